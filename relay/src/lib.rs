@@ -1,1 +1,6 @@
-//! Placeholder.
+//! Culvert's packet plumbing: datagram links, TLS identity, and what every program shares.
+
+pub mod demux;
+pub mod net;
+pub mod quic;
+pub mod tls;

@@ -1,0 +1,149 @@
+//! The one seam to the network: datagram links, TCP streams, names, interface addresses.
+//!
+//! Everything above it holds a `dyn` [`Net`] and the [`Link`]s that it bound. [`OsNet`] is the operating
+//! system; the laboratory has another one, in memory and on virtual time. Both are driven by tokio, and
+//! quinn runs on both with its own `TokioRuntime`.
+//!
+//! Addresses that pass this seam are [`canonical`]: an IPv4 remote is always a `SocketAddr::V4`, whatever
+//! the family of the socket underneath. Only a [`Link`] knows of IPv4-mapped IPv6 addresses
+//! (RFC 4291 §2.5.5.2).
+
+mod os;
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use os::{OsLink, OsNet};
+
+/// A future behind a pointer, so that [`Net`] can be a `dyn` trait.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The two halves of a TCP stream. Dropping the second one sends the end of the stream.
+pub type Stream = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+
+/// A way for datagrams in and out: a UDP socket, or what behaves like one.
+///
+/// quinn's contract holds for the inherited methods: `try_send` fails with `WouldBlock` or not at all, and
+/// what can't be sent is lost without a word.
+///
+/// A quinn endpoint may *accept* on a link directly. One that *dials* over a link needs a wrapper that maps
+/// the addresses back (see [`mapped`]): quinn turns an IPv4 address that it dials into an IPv4-mapped one on
+/// a socket that looks like IPv6, and a link hands packets up from the IPv4 address.
+pub trait Link: quinn::AsyncUdpSocket {
+    /// Sends one datagram that lives for `ttl` hops (IPv6: hop limit). No other datagram of this socket is
+    /// affected, whoever sends at the same time.
+    ///
+    /// # Errors
+    /// Whatever the system says of this datagram; `WouldBlock` when its queue is full, and `Unsupported`
+    /// where one datagram can't be given a hop limit of its own.
+    fn send_with_ttl(&self, to: SocketAddr, ttl: u8, payload: &[u8]) -> io::Result<()>;
+
+    /// Sends one datagram, and never waits.
+    ///
+    /// # Errors
+    /// Whatever the system says of this datagram; `WouldBlock` when its queue is full: the caller drops the
+    /// datagram and counts it.
+    fn send_datagram(&self, to: SocketAddr, payload: &[u8]) -> io::Result<()>;
+}
+
+/// Accepts TCP streams.
+pub trait Listener: Debug + Send + Sync {
+    /// The next stream and where it comes from. An error concerns one stream or a moment, not the listener.
+    fn accept(&self) -> BoxFuture<'_, io::Result<(Stream, SocketAddr)>>;
+
+    /// The address listened on, with the port that the system chose.
+    ///
+    /// # Errors
+    /// Whatever the system says.
+    fn local_addr(&self) -> io::Result<SocketAddr>;
+}
+
+/// The network of one host.
+pub trait Net: Debug + Send + Sync {
+    /// Binds a datagram socket; `[::]` is both families, or IPv4 alone on a host that has no IPv6.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn Link>>;
+
+    /// The addresses of the interfaces that are up, without loopback.
+    ///
+    /// # Errors
+    /// The interfaces can't be listed.
+    fn addresses(&self) -> io::Result<Vec<IpAddr>>;
+
+    /// The local address of the route to `to`. Sends nothing.
+    ///
+    /// # Errors
+    /// There is no route.
+    fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr>;
+
+    /// Opens a TCP stream.
+    fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Stream>>;
+
+    /// Listens for TCP streams.
+    ///
+    /// # Errors
+    /// The address can't be bound.
+    fn listen_tcp(&self, local: SocketAddr) -> io::Result<Box<dyn Listener>>;
+
+    /// The addresses of a host by its name, in the resolver's order; an address in text is its own.
+    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+}
+
+/// The form of an address that passes the seam: IPv4 for an IPv4-mapped one, everything else as it is.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    match canonical_ip(addr.ip()) {
+        ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
+        // As it came: a link-local address means nothing without its scope.
+        IpAddr::V6(_) => addr,
+    }
+}
+
+/// [`canonical`], without a port.
+pub fn canonical_ip(ip: IpAddr) -> IpAddr {
+    ip.to_canonical()
+}
+
+/// The form in which a dual-stack socket, and quinn above one, name an address: IPv4 as IPv4-mapped IPv6.
+pub fn mapped(addr: SocketAddr) -> SocketAddr {
+    match addr {
+        SocketAddr::V4(v4) => SocketAddr::new(IpAddr::V6(v4.ip().to_ipv6_mapped()), v4.port()),
+        SocketAddr::V6(_) => addr,
+    }
+}
+
+/// Whether a socket bound to `local` is to carry both families.
+fn is_dual_stack(local: SocketAddr) -> bool {
+    local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddrV6;
+
+    use super::*;
+
+    #[test]
+    fn an_address_has_one_form_on_each_side_of_the_seam() {
+        let v4: SocketAddr = "192.0.2.1:9".parse().unwrap();
+        let v6: SocketAddr = "[2001:db8::1]:9".parse().unwrap();
+        assert_eq!(mapped(v4).to_string(), "[::ffff:192.0.2.1]:9");
+        assert_eq!(canonical(mapped(v4)), v4);
+        assert_eq!(canonical(v4), v4);
+        assert_eq!(mapped(v6), v6);
+        assert_eq!(canonical(v6), v6);
+    }
+
+    #[test]
+    fn a_scope_survives_the_rewriting() {
+        let local = SocketAddr::V6(SocketAddrV6::new("fe80::1".parse().unwrap(), 9, 0, 3));
+        assert_eq!(canonical(local), local);
+    }
+}

@@ -1,0 +1,171 @@
+use std::future::poll_fn;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::*;
+
+const PAYLOAD: &[u8] = b"payload";
+
+fn loopback(addr: SocketAddr, v4: bool) -> SocketAddr {
+    let ip = if v4 { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V6(Ipv6Addr::LOCALHOST) };
+    SocketAddr::new(ip, addr.port())
+}
+
+/// The next datagram of a link: its sender and its bytes.
+async fn receive(link: &OsLink) -> (SocketAddr, Vec<u8>) {
+    poll_fn(|cx| {
+        let mut bytes = vec![0; 2048];
+        let mut meta = [RecvMeta::default()];
+        match link.poll_recv(cx, &mut [IoSliceMut::new(&mut bytes)], &mut meta) {
+            Poll::Ready(received) => {
+                assert_eq!(received.unwrap(), 1);
+                bytes.truncate(meta[0].len);
+                Poll::Ready((meta[0].addr, bytes))
+            }
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+fn link(local: &str) -> OsLink {
+    OsLink::bind(local.parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_dual_stack_link_reaches_both_families_by_their_own_addresses() {
+    let dual = link("[::]:0");
+    let dual_addr = dual.local_addr().unwrap();
+    for local in ["127.0.0.1:0", "[::1]:0"] {
+        let other = link(local);
+        let other_addr = other.local_addr().unwrap();
+
+        dual.send_datagram(other_addr, PAYLOAD).unwrap();
+        let (from, bytes) = receive(&other).await;
+        assert_eq!((from, bytes.as_slice()), (loopback(dual_addr, other_addr.is_ipv4()), PAYLOAD));
+
+        other.send_datagram(from, PAYLOAD).unwrap();
+        assert_eq!(receive(&dual).await, (other_addr, PAYLOAD.to_vec()));
+    }
+}
+
+#[tokio::test]
+async fn quinn_sends_through_a_dual_stack_link_to_canonical_and_to_mapped_addresses() {
+    let dual = Arc::new(link("[::]:0"));
+    let mut writable = Arc::clone(&dual).create_io_poller();
+    poll_fn(|cx| writable.as_mut().poll_writable(cx)).await.unwrap();
+    let other = link("127.0.0.1:0");
+    let addr = other.local_addr().unwrap();
+    for destination in [addr, mapped(addr)] {
+        let transmit =
+            Transmit { destination, ecn: None, contents: PAYLOAD, segment_size: None, src_ip: None };
+        dual.try_send(&transmit).unwrap();
+        assert_eq!(receive(&other).await.1, PAYLOAD);
+    }
+}
+
+#[tokio::test]
+async fn the_other_family_is_an_error_to_a_caller_and_a_loss_to_quinn() {
+    let v4 = link("127.0.0.1:0");
+    let destination = "[::1]:9".parse().unwrap();
+    assert!(v4.send_datagram(destination, PAYLOAD).is_err());
+    let transmit = Transmit { destination, ecn: None, contents: PAYLOAD, segment_size: None, src_ip: None };
+    v4.try_send(&transmit).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_hop_limit_is_that_of_one_datagram_alone() {
+    for (from, to) in [("127.0.0.1:0", "127.0.0.1:0"), ("[::1]:0", "[::1]:0"), ("[::]:0", "127.0.0.1:0")] {
+        for (hops, expected) in [(2, [b"low", b"Low"]), (64, [b"any", b"Any"])] {
+            let sender = link(from);
+            let receiver = std::net::UdpSocket::bind(to).unwrap();
+            receiver.set_nonblocking(true).unwrap();
+            let addr = receiver.local_addr().unwrap();
+            accept_only_hop_limit(socket2::SockRef::from(&receiver), addr.is_ipv4(), hops);
+
+            sender.send_datagram(addr, b"any").unwrap();
+            sender.send_with_ttl(addr, 2, b"low").unwrap();
+            sender.send_datagram(addr, b"Any").unwrap();
+            sender.send_with_ttl(addr, 2, b"Low").unwrap();
+
+            // Loopback delivers before the send returns.
+            let mut received = Vec::new();
+            let mut bytes = [0; 3];
+            while receiver.recv(&mut bytes).is_ok() {
+                received.push(bytes);
+            }
+            assert_eq!(received.iter().collect::<Vec<_>>(), expected, "hop limit {hops}, {from} to {to}");
+        }
+    }
+}
+
+/// Has the kernel drop what arrives with another hop limit: a filter of four instructions that reads it in
+/// the IP header (`SKF_NET_OFF`, Linux' networking/filter.rst).
+#[cfg(target_os = "linux")]
+fn accept_only_hop_limit(socket: socket2::SockRef<'_>, v4: bool, hops: u32) {
+    use socket2::SockFilter;
+
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const NETWORK_HEADER: u32 = 0xfff0_0000;
+    let offset = if v4 { 8 } else { 7 };
+    socket
+        .attach_filter(&[
+            SockFilter::new(LOAD_BYTE, 0, 0, NETWORK_HEADER + offset),
+            SockFilter::new(JUMP_IF_EQUAL, 0, 1, hops),
+            SockFilter::new(RETURN, 0, 0, u32::MAX),
+            SockFilter::new(RETURN, 0, 0, 0),
+        ])
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_full_or_refusing_socket_is_the_callers_to_count() {
+    let link = link("127.0.0.1:0");
+    let too_long = vec![0; 70_000];
+    assert!(link.send_datagram("127.0.0.1:9".parse().unwrap(), &too_long).is_err());
+}
+
+#[tokio::test]
+async fn segmentation_offload_is_forwarded() {
+    let link = link("[::]:0");
+    assert_eq!(link.max_transmit_segments(), link.inner.max_transmit_segments());
+    assert_eq!(link.max_receive_segments(), link.inner.max_receive_segments());
+    assert_eq!(link.may_fragment(), link.inner.may_fragment());
+    if cfg!(target_os = "linux") {
+        assert!(link.max_transmit_segments() > 1 && link.max_receive_segments() > 1 && !link.may_fragment());
+    }
+}
+
+#[tokio::test]
+async fn a_stream_carries_bytes_and_its_end() {
+    let listener = OsNet.listen_tcp("[::]:0".parse().unwrap()).unwrap();
+    let to = loopback(listener.local_addr().unwrap(), true);
+    let (connected, accepted) = tokio::join!(OsNet.connect_tcp(to), listener.accept());
+    let (_read, mut write) = connected.unwrap();
+    let ((mut read, _write), from) = accepted.unwrap();
+    assert_eq!(from.ip(), to.ip(), "a canonical address");
+
+    write.write_all(PAYLOAD).await.unwrap();
+    drop(write);
+    let mut bytes = Vec::new();
+    read.read_to_end(&mut bytes).await.unwrap();
+    assert_eq!(bytes, PAYLOAD);
+}
+
+#[tokio::test]
+async fn the_source_of_a_route_to_this_host_is_this_host() {
+    assert_eq!(OsNet.source_for("127.0.0.1:9".parse().unwrap()).unwrap(), Ipv4Addr::LOCALHOST);
+}
+
+#[tokio::test]
+async fn addresses_are_those_that_others_can_name() {
+    assert!(OsNet.addresses().unwrap().iter().all(|ip| !ip.is_loopback()));
+}
+
+#[tokio::test]
+async fn an_address_in_text_resolves_to_itself() {
+    assert_eq!(OsNet.resolve("192.0.2.1", 7).await.unwrap(), ["192.0.2.1:7".parse().unwrap()]);
+}
