@@ -1,5 +1,21 @@
 //! Every wire type and every decision of Culvert, without sockets, clocks, tasks or ambient randomness.
+//!
+//! A machine takes an input and `now`, and is then drained: `poll_transmit` and `poll_event` until both
+//! answer `None`, then `poll_timeout` says when `handle_timeout` wants to be called. A driver drains one
+//! input's output before it hands in the next.
 
+pub mod candidate;
+pub mod dial;
+pub mod doorman;
 pub mod id;
 pub mod key;
+pub mod limit;
+pub mod machine;
+pub mod name;
 pub mod path;
+pub mod proof;
+pub mod public_udp;
+pub mod session;
+pub mod stun;
+pub mod ticket;
+pub mod wire;

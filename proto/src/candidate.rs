@@ -1,0 +1,181 @@
+//! Candidates: addresses at which a peer may be reached, and which of them may be believed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// How many candidates one side may name. More are refused with the whole message (RFC 8445 §19.5.1
+/// is why there is a limit).
+pub const MAX_CANDIDATES: usize = 8;
+
+/// Where a candidate comes from (RFC 8445 §5.1.1), best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum CandidateKind {
+    /// An address of one of the peer's own interfaces.
+    Host,
+    /// Learned from an authenticated check that came from it.
+    PeerReflexive,
+    /// Given by the peer's router on request (PCP, NAT-PMP, UPnP).
+    Mapped,
+    /// Observed by the rendezvous or another STUN server.
+    Reflexive,
+}
+
+/// One address to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Candidate {
+    /// Where it comes from.
+    pub kind: CandidateKind,
+    /// The address.
+    pub addr: SocketAddr,
+}
+
+impl Candidate {
+    /// A candidate with its address in canonical form (an IPv4-mapped IPv6 address becomes IPv4).
+    pub fn new(kind: CandidateKind, addr: SocketAddr) -> Self {
+        Self { kind, addr: canonical(addr) }
+    }
+}
+
+/// The address with an IPv4-mapped IPv6 form (RFC 4291 §2.5.5.2) turned into IPv4.
+pub fn canonical(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
+}
+
+/// What an address is good for, as the question "may we send there?" needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Never a destination: unspecified, multicast, broadcast, link-local metadata, port 0, …
+    Unusable,
+    /// This machine.
+    Loopback,
+    /// A local network: private (RFC 1918), ULA (RFC 4193) or IPv6 link-local.
+    Local,
+    /// Anywhere else: 100.64/10 and the documentation ranges included, which carriers and
+    /// laboratories use.
+    Global,
+}
+
+/// The scope of an address.
+pub fn scope(addr: SocketAddr) -> Scope {
+    let addr = canonical(addr);
+    if addr.port() == 0 {
+        return Scope::Unusable;
+    }
+    match addr.ip() {
+        IpAddr::V4(ip) => scope_v4(ip),
+        IpAddr::V6(ip) => scope_v6(ip),
+    }
+}
+
+fn scope_v4(ip: Ipv4Addr) -> Scope {
+    let first = ip.octets()[0];
+    if ip.is_loopback() {
+        Scope::Loopback
+    } else if first == 0 || first >= 224 || ip.is_link_local() {
+        Scope::Unusable
+    } else if ip.is_private() {
+        Scope::Local
+    } else {
+        Scope::Global
+    }
+}
+
+fn scope_v6(ip: Ipv6Addr) -> Scope {
+    let head = ip.segments()[0];
+    if ip.is_loopback() {
+        Scope::Loopback
+    } else if ip.is_unspecified() || ip.is_multicast() || (head & 0xffc0) == 0xfe80 {
+        // A link-local address means nothing without an interface, which no message carries.
+        Scope::Unusable
+    } else if (head & 0xfe00) == 0xfc00 {
+        Scope::Local
+    } else {
+        Scope::Global
+    }
+}
+
+/// Which of the candidates that a peer claims for itself may be tried.
+///
+/// A peer may name its local addresses. A global IPv4 address counts only if the server observed that
+/// very IP for it; loopback only where `loopback` says that both sides are on this machine. What is
+/// dropped was never a reason to refuse the rest.
+pub fn believable(claimed: &[Candidate], observed: Option<SocketAddr>, loopback: bool) -> Vec<Candidate> {
+    let observed_ip = observed.map(|addr| canonical(addr).ip());
+    let mut kept: Vec<Candidate> = Vec::new();
+    for candidate in claimed.iter().take(MAX_CANDIDATES) {
+        let candidate = Candidate::new(candidate.kind, candidate.addr);
+        let believed = match scope(candidate.addr) {
+            Scope::Unusable => false,
+            Scope::Loopback => loopback,
+            Scope::Local => true,
+            Scope::Global => candidate.addr.is_ipv6() || observed_ip == Some(candidate.addr.ip()),
+        };
+        let known = kept.iter().any(|other| other.addr == candidate.addr);
+        if believed && !known && candidate.kind != CandidateKind::PeerReflexive {
+            kept.push(candidate);
+        }
+    }
+    if let Some(addr) = observed.map(canonical)
+        && match scope(addr) {
+            Scope::Unusable => false,
+            Scope::Loopback => loopback,
+            Scope::Local | Scope::Global => true,
+        }
+        && !kept.iter().any(|other| other.addr == addr)
+    {
+        kept.truncate(MAX_CANDIDATES - 1);
+        kept.push(Candidate { kind: CandidateKind::Reflexive, addr });
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(text: &str) -> Candidate {
+        Candidate::new(CandidateKind::Host, text.parse().unwrap())
+    }
+
+    #[test]
+    fn special_addresses_are_never_destinations() {
+        for text in [
+            "0.0.0.0:1", "0.1.2.3:1", "224.0.0.1:1", "239.255.255.255:1", "255.255.255.255:1", "240.0.0.1:1",
+            "169.254.169.254:80", "192.0.2.1:0", "[::]:1", "[ff02::1]:1", "[fe80::1]:1", "[::ffff:0.0.0.0]:1",
+            "[::ffff:169.254.169.254]:80",
+        ] {
+            assert_eq!(scope(text.parse().unwrap()), Scope::Unusable, "{text}");
+        }
+    }
+
+    #[test]
+    fn carrier_and_documentation_ranges_are_usable() {
+        for text in ["100.64.0.1:1", "192.0.2.1:1", "198.51.100.1:1", "203.0.113.1:1", "[2001:db8::1]:1"] {
+            assert_eq!(scope(text.parse().unwrap()), Scope::Global, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mapped_loopback_is_loopback() {
+        assert_eq!(scope("[::ffff:127.0.0.1]:1".parse().unwrap()), Scope::Loopback);
+        assert!(believable(&[host("[::ffff:127.0.0.1]:1")], None, false).is_empty());
+    }
+
+    #[test]
+    fn a_strangers_global_v4_address_is_dropped_and_its_own_is_kept() {
+        let observed = "203.0.113.7:4000".parse().unwrap();
+        let claimed = [host("198.51.100.9:53"), host("203.0.113.7:4001"), host("192.168.1.2:4000")];
+        let kept = believable(&claimed, Some(observed), false);
+        let addrs: Vec<_> = kept.iter().map(|c| c.addr.to_string()).collect();
+        assert_eq!(addrs, ["203.0.113.7:4001", "192.168.1.2:4000", "203.0.113.7:4000"]);
+    }
+
+    #[test]
+    fn the_observed_address_is_kept_among_eight_claims() {
+        let claimed: Vec<_> = (1..=9).map(|n| host(&format!("192.168.1.{n}:1"))).collect();
+        let kept = believable(&claimed, Some("203.0.113.7:4000".parse().unwrap()), false);
+        assert_eq!(kept.len(), MAX_CANDIDATES);
+        assert_eq!(kept.last().unwrap().kind, CandidateKind::Reflexive);
+    }
+}

@@ -1,0 +1,338 @@
+//! **Dial**: a connector's way through offer and answer to the keys of an exchange.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use crate::id::{Instance, PeerId};
+use crate::machine::random;
+use crate::proof::{CheckKeys, Exchange};
+use crate::ticket::Ticket;
+use crate::wire::VERSION;
+use crate::wire::session::Undeliverable;
+use crate::wire::signal::{
+    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
+};
+
+/// How long a sharer may take to answer before it counts as away.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often one dial may be asked to come again: a sharer that asks without end is not worth more.
+const MAX_CHALLENGES: u8 = 3;
+
+/// How a dial ends without keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DialFailure {
+    /// Nobody shares this there now.
+    Offline,
+    /// The server was asked too often.
+    Busy,
+    /// The sharer did not answer in time.
+    NoAnswer,
+    /// The sharer refused. [`Refusal::WrongTicket`] also stands for an answer that does not prove the
+    /// ticket's secret.
+    Refused(Refusal),
+}
+
+/// What comes of a dial.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "made once a dial")]
+pub enum DialEvent {
+    /// Packets may be addressed to this process of the sharer.
+    Forwarded {
+        /// The process.
+        instance: Instance,
+        /// The relay at which it waits.
+        relay: Option<RelayHint>,
+    },
+    /// Let in.
+    Accepted {
+        /// Which process of the sharer.
+        instance: Instance,
+        /// For the checks.
+        keys: CheckKeys,
+        /// What the sharer says of itself.
+        claims: Claims,
+        /// Its address as the server sees it.
+        observed: Option<SocketAddr>,
+    },
+    /// Not.
+    Failed(DialFailure),
+}
+
+/// The machine, for one attempt.
+#[derive(Debug)]
+pub struct Dial {
+    ticket: Ticket,
+    exchange: Exchange,
+    claims: Claims,
+    current: Offer,
+    challenges: u8,
+    deadline: Option<Instant>,
+    trickles: u32,
+    rng: ChaCha12Rng,
+    transmits: VecDeque<Offer>,
+    events: VecDeque<DialEvent>,
+}
+
+impl Dial {
+    /// Offers at once, with these claims, from this process of `me`.
+    pub fn new(
+        ticket: Ticket,
+        me: (PeerId, Instance),
+        claims: Claims,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Self {
+        let exchange = Exchange {
+            connector: me.0,
+            connector_instance: me.1,
+            sharer: ticket.sharer,
+            server: ticket.server.peer_id,
+            share: ticket.share,
+            ticket: ticket.id,
+        };
+        let mut rng = ChaCha12Rng::from_seed(seed);
+        let current = offer(&ticket, &exchange, claims.clone(), None, &mut rng);
+        Self {
+            ticket,
+            exchange,
+            claims,
+            current: current.clone(),
+            challenges: 0,
+            deadline: Some(now + ANSWER_TIMEOUT),
+            trickles: 0,
+            rng,
+            transmits: VecDeque::from([current]),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// The exchange, for the proof on the open connection.
+    pub const fn exchange(&self) -> &Exchange {
+        &self.exchange
+    }
+
+    /// Whether this dial is the one that `offer` names.
+    pub fn is(&self, offer: Nonce) -> bool {
+        self.current.nonce == offer
+    }
+
+    /// The server forwarded the offer.
+    pub fn handle_forwarded(&mut self, offer: Nonce, instance: Instance, relay: Option<RelayHint>) {
+        if self.is(offer) && self.deadline.is_some() {
+            self.events.push_back(DialEvent::Forwarded { instance, relay });
+        }
+    }
+
+    /// The server did not.
+    pub fn handle_undelivered(&mut self, offer: Nonce, reason: Undeliverable) {
+        if self.is(offer) {
+            self.fail(match reason {
+                Undeliverable::Offline => DialFailure::Offline,
+                Undeliverable::Busy => DialFailure::Busy,
+            });
+        }
+    }
+
+    /// The sharer answered. An answer to any but the current offer, or from anybody else, is ignored.
+    pub fn handle_answer(&mut self, from: (PeerId, Instance), observed: Option<SocketAddr>, answer: &Answer) {
+        if !self.is(answer.offer) || from.0 != self.ticket.sharer || self.deadline.is_none() {
+            return;
+        }
+        if !self.ticket.secret.proves_answer(&self.exchange, from.1, answer) {
+            return self.fail(DialFailure::Refused(Refusal::WrongTicket));
+        }
+        match &answer.verdict {
+            Verdict::Accepted { nonce, claims } => {
+                self.deadline = None;
+                let keys = self.ticket.secret.check_keys(
+                    &self.exchange,
+                    from.1,
+                    self.current.username,
+                    self.current.nonce,
+                    *nonce,
+                );
+                let claims = claims.clone();
+                self.events.push_back(DialEvent::Accepted { instance: from.1, keys, claims, observed });
+            }
+            Verdict::Again(challenge) if self.challenges < MAX_CHALLENGES => {
+                self.challenges += 1;
+                let claims = self.claims.clone();
+                self.current = offer(&self.ticket, &self.exchange, claims, Some(*challenge), &mut self.rng);
+                self.transmits.push_back(self.current.clone());
+            }
+            Verdict::Again(_) => self.fail(DialFailure::NoAnswer),
+            Verdict::Refused(refusal) => self.fail(DialFailure::Refused(*refusal)),
+        }
+    }
+
+    /// Further claims of ours, as a message of this exchange.
+    pub fn trickle(&mut self, claims: Claims) -> Trickle {
+        self.trickles += 1;
+        let sender = (self.exchange.connector, self.exchange.connector_instance);
+        let (offer, counter) = (self.current.nonce, self.trickles);
+        let mac = self.ticket.secret.trickle_mac(&self.exchange, sender, offer, counter, &claims);
+        Trickle { version: VERSION, offer, counter, claims, mac }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.fail(DialFailure::NoAnswer);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// An offer to send to the ticket's sharer.
+    pub fn poll_transmit(&mut self) -> Option<Offer> {
+        self.transmits.pop_front()
+    }
+
+    /// What came of it.
+    pub fn poll_event(&mut self) -> Option<DialEvent> {
+        self.events.pop_front()
+    }
+
+    fn fail(&mut self, failure: DialFailure) {
+        if self.deadline.take().is_some() {
+            self.events.push_back(DialEvent::Failed(failure));
+        }
+    }
+}
+
+fn offer(
+    ticket: &Ticket,
+    exchange: &Exchange,
+    claims: Claims,
+    challenge: Option<Challenge>,
+    rng: &mut ChaCha12Rng,
+) -> Offer {
+    let mut offer = Offer {
+        version: VERSION,
+        share: ticket.share,
+        ticket: ticket.id,
+        nonce: Nonce(random(rng)),
+        username: Username(random(rng)),
+        challenge,
+        claims,
+        mac: Mac([0; 32]),
+    };
+    offer.mac = ticket.secret.offer_mac(exchange, &offer);
+    offer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{ShareId, TicketId};
+    use crate::proof::TicketSecret;
+    use crate::ticket::ServerHint;
+
+    const SHARER: (PeerId, Instance) = (PeerId::from_bytes([2; 32]), Instance([2; 8]));
+    const ME: (PeerId, Instance) = (PeerId::from_bytes([3; 32]), Instance([3; 8]));
+
+    fn ticket() -> Ticket {
+        let server = ServerHint { url: String::new(), udp: vec![], peer_id: PeerId::from_bytes([1; 32]) };
+        Ticket {
+            version: VERSION,
+            id: TicketId([4; 8]),
+            secret: TicketSecret::from_bytes([5; 16]),
+            expires: None,
+            share: ShareId([6; 8]),
+            server,
+            relay: None,
+            sharer: SHARER.0,
+        }
+    }
+
+    fn start() -> Instant {
+        #[allow(clippy::disallowed_methods)]
+        let now = Instant::now();
+        now
+    }
+
+    fn dial(now: Instant) -> (Dial, Offer) {
+        let mut dial = Dial::new(ticket(), ME, Claims::default(), [7; 32], now);
+        let offer = dial.poll_transmit().unwrap();
+        (dial, offer)
+    }
+
+    fn answer(dial: &Dial, offer: &Offer, secret: &TicketSecret, verdict: Verdict) -> Answer {
+        let mac = secret.answer_mac(dial.exchange(), SHARER.1, offer.nonce, &verdict);
+        Answer { version: VERSION, offer: offer.nonce, verdict, mac }
+    }
+
+    fn accepted() -> Verdict {
+        Verdict::Accepted { nonce: Nonce([8; 16]), claims: Claims::default() }
+    }
+
+    #[test]
+    fn an_accepted_offer_gives_the_keys_that_the_sharer_derives() {
+        let (mut dial, offer) = dial(start());
+        let answer = answer(&dial, &offer, &ticket().secret, accepted());
+        dial.handle_answer(SHARER, None, &answer);
+        let Some(DialEvent::Accepted { keys, .. }) = dial.poll_event() else { panic!("not accepted") };
+        let theirs = ticket().secret.check_keys(
+            dial.exchange(),
+            SHARER.1,
+            offer.username,
+            offer.nonce,
+            Nonce([8; 16]),
+        );
+        assert!(keys == theirs);
+        assert_eq!(dial.poll_timeout(), None);
+    }
+
+    #[test]
+    fn an_answer_under_another_secret_means_the_ticket_is_wrong() {
+        let (mut dial, offer) = dial(start());
+        let answer = answer(&dial, &offer, &TicketSecret::from_bytes([0; 16]), accepted());
+        dial.handle_answer(SHARER, None, &answer);
+        let event = dial.poll_event();
+        assert!(matches!(event, Some(DialEvent::Failed(DialFailure::Refused(Refusal::WrongTicket)))));
+    }
+
+    #[test]
+    fn an_answer_from_anybody_else_is_ignored() {
+        let (mut dial, offer) = dial(start());
+        let answer = answer(&dial, &offer, &ticket().secret, accepted());
+        dial.handle_answer(ME, None, &answer);
+        dial.handle_answer(SHARER, None, &Answer { offer: Nonce([0; 16]), ..answer });
+        assert!(dial.poll_event().is_none());
+    }
+
+    #[test]
+    fn a_challenged_offer_comes_again_with_a_new_nonce_and_not_for_ever() {
+        let (mut dial, mut offer) = dial(start());
+        for _ in 0..MAX_CHALLENGES {
+            let challenge = Challenge([9; 16]);
+            let again = answer(&dial, &offer, &ticket().secret, Verdict::Again(challenge));
+            dial.handle_answer(SHARER, None, &again);
+            let next = dial.poll_transmit().unwrap();
+            assert_eq!(next.challenge, Some(challenge));
+            assert_ne!(next.nonce, offer.nonce);
+            offer = next;
+        }
+        let again = answer(&dial, &offer, &ticket().secret, Verdict::Again(Challenge([9; 16])));
+        dial.handle_answer(SHARER, None, &again);
+        assert!(dial.poll_transmit().is_none());
+        assert!(matches!(dial.poll_event(), Some(DialEvent::Failed(DialFailure::NoAnswer))));
+    }
+
+    #[test]
+    fn a_sharer_that_does_not_answer_counts_as_away() {
+        let now = start();
+        let (mut dial, _) = dial(now);
+        assert_eq!(dial.poll_timeout(), Some(now + ANSWER_TIMEOUT));
+        dial.handle_timeout(now + ANSWER_TIMEOUT);
+        assert!(matches!(dial.poll_event(), Some(DialEvent::Failed(DialFailure::NoAnswer))));
+    }
+}

@@ -1,0 +1,134 @@
+use super::*;
+use crate::wire::signal::Username;
+
+const SERVER: PeerId = PeerId::from_bytes([1; 32]);
+const SHARER: PeerId = PeerId::from_bytes([2; 32]);
+const CONNECTOR: (PeerId, Instance) = (PeerId::from_bytes([3; 32]), Instance([3; 8]));
+const SHARE: ShareId = ShareId([4; 8]);
+const TICKET: TicketId = TicketId([5; 8]);
+const SECRET: TicketSecret = TicketSecret::from_bytes([6; 16]);
+
+fn doorman(fresh: bool, expires: Option<u64>) -> Doorman {
+    let mut doorman = Doorman::new(SHARER, Instance([2; 8]), SHARE, [9; 32]);
+    doorman.admit(TICKET, Admission { secret: SECRET, expires, fresh });
+    doorman
+}
+
+fn offer(secret: &TicketSecret, nonce: u64, challenge: Option<Challenge>) -> Offer {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&nonce.to_be_bytes());
+    let mut offer = Offer {
+        version: VERSION,
+        share: SHARE,
+        ticket: TICKET,
+        nonce: Nonce(bytes),
+        username: Username([7; 8]),
+        challenge,
+        claims: Claims::default(),
+        mac: Mac([0; 32]),
+    };
+    let exchange = Doorman::new(SHARER, Instance([2; 8]), SHARE, [0; 32]).exchange(SERVER, CONNECTOR, TICKET);
+    offer.mac = secret.offer_mac(&exchange, &offer);
+    offer
+}
+
+fn judge(doorman: &mut Doorman, offer: &Offer) -> Decision {
+    doorman.handle_offer(SERVER, CONNECTOR, offer, Claims::default(), 1000)
+}
+
+fn verdict(decision: Decision) -> Option<Verdict> {
+    match decision {
+        Decision::Admit { answer, .. } | Decision::Answer(answer) => Some(answer.verdict),
+        Decision::Replayed => None,
+    }
+}
+
+#[test]
+fn a_holder_of_a_fresh_ticket_is_let_in_at_once() {
+    let offer = offer(&SECRET, 1, None);
+    let Decision::Admit { answer, exchange, .. } = judge(&mut doorman(true, None), &offer) else {
+        panic!("not let in")
+    };
+    assert!(SECRET.proves_answer(&exchange, Instance([2; 8]), &answer));
+}
+
+#[test]
+fn a_replayed_offer_is_ignored() {
+    let mut doorman = doorman(true, None);
+    let offer = offer(&SECRET, 1, None);
+    assert!(matches!(judge(&mut doorman, &offer), Decision::Admit { .. }));
+    assert!(matches!(judge(&mut doorman, &offer), Decision::Replayed));
+    assert_eq!(doorman.stats().replayed, 1);
+}
+
+#[test]
+fn a_wrong_secret_is_refused() {
+    let wrong = TicketSecret::from_bytes([0; 16]);
+    let refused = judge(&mut doorman(true, None), &offer(&wrong, 1, None));
+    assert_eq!(verdict(refused), Some(Verdict::Refused(Refusal::WrongTicket)));
+}
+
+#[test]
+fn an_offer_overheard_under_another_identity_or_server_is_refused() {
+    let offer = offer(&SECRET, 1, None);
+    let mut doorman = doorman(true, None);
+    for (server, from) in
+        [(SHARER, CONNECTOR), (SERVER, (SERVER, CONNECTOR.1)), (SERVER, (CONNECTOR.0, Instance([0; 8])))]
+    {
+        let decision = doorman.handle_offer(server, from, &offer, Claims::default(), 0);
+        assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::WrongTicket)));
+    }
+}
+
+#[test]
+fn an_expired_ticket_is_refused_from_that_second_on() {
+    let decision = judge(&mut doorman(true, Some(1000)), &offer(&SECRET, 1, None));
+    assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::Expired)));
+    let decision = judge(&mut doorman(true, Some(1001)), &offer(&SECRET, 1, None));
+    assert!(matches!(decision, Decision::Admit { .. }));
+}
+
+#[test]
+fn a_revoked_ticket_is_refused() {
+    let mut doorman = doorman(true, None);
+    doorman.revoke(TICKET);
+    let decision = judge(&mut doorman, &offer(&SECRET, 1, None));
+    assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::WrongTicket)));
+}
+
+#[test]
+fn after_a_restart_an_offer_must_repeat_the_challenge() {
+    let mut doorman = doorman(false, None);
+    let old = offer(&SECRET, 1, None);
+    let Some(Verdict::Again(challenge)) = verdict(judge(&mut doorman, &old)) else { panic!("not challenged") };
+    assert!(matches!(judge(&mut doorman, &offer(&SECRET, 2, Some(challenge))), Decision::Admit { .. }));
+    assert!(matches!(judge(&mut doorman, &offer(&SECRET, 2, Some(challenge))), Decision::Replayed));
+    let made_up = Some(Challenge([0; 16]));
+    let decision = judge(&mut doorman, &offer(&SECRET, 3, made_up));
+    assert!(matches!(verdict(decision), Some(Verdict::Again(_))));
+}
+
+#[test]
+fn no_offer_is_ever_let_in_twice_however_many_come_between() {
+    let mut doorman = doorman(true, None);
+    let first = offer(&SECRET, 0, None);
+    assert!(matches!(judge(&mut doorman, &first), Decision::Admit { .. }));
+    let mut challenge = None;
+    let mut challenged = Vec::new();
+    for n in 1..3 * GENERATION as u64 {
+        let mut this = offer(&SECRET, n, challenge);
+        if let Some(Verdict::Again(again)) = verdict(judge(&mut doorman, &this)) {
+            challenge = Some(again);
+            this = offer(&SECRET, n, challenge);
+            assert!(matches!(judge(&mut doorman, &this), Decision::Admit { .. }));
+        }
+        challenged.push(this);
+        if n % 1000 == 0 {
+            assert!(!matches!(judge(&mut doorman, &first), Decision::Admit { .. }), "at {n}");
+        }
+    }
+    for old in challenged {
+        assert!(!matches!(judge(&mut doorman, &old), Decision::Admit { .. }));
+    }
+    assert!(doorman.current.len() <= GENERATION && doorman.previous.len() <= GENERATION);
+}

@@ -1,0 +1,359 @@
+//! **Session**: a peer's standing conversation with its server.
+//!
+//! The shell dials and moves frames; this machine says when to dial, what to send and what it meant. The
+//! session is re-made for ever with jittered back-off; only a peer that was never welcomed gives up.
+
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use crate::candidate::canonical;
+use crate::id::{Instance, PeerId, ShareId};
+use crate::machine::{earliest, jitter};
+use crate::wire::VERSION;
+use crate::wire::session::{FromServer, ToServer, Undeliverable};
+use crate::wire::signal::{Answer, Nonce, Offer, RelayHint, Trickle};
+
+/// How the session behaves in time.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionConfig {
+    /// How long the server may take to welcome, from the start on, before the first failure is final.
+    pub give_up: Duration,
+    /// How long one attempt may take: several QUIC retransmissions on a slow path.
+    pub attempt: Duration,
+    /// Between pings. Half of the 30 s for which common NATs keep an idle binding.
+    pub ping: Duration,
+    /// How long a pong may take before the session counts as lost.
+    pub pong: Duration,
+    /// The shortest and the longest wait between attempts. In between it is a quarter of the time for which
+    /// the server has been away, so that a short outage is over soon and a long one is not hammered.
+    pub retry: (Duration, Duration),
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self {
+            give_up: Duration::from_secs(10),
+            attempt: Duration::from_secs(3),
+            ping: Duration::from_secs(15),
+            pong: Duration::from_secs(5),
+            retry: (Duration::from_millis(250), Duration::from_secs(30)),
+        }
+    }
+}
+
+/// What the shell must do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum SessionAction {
+    /// Dial the server.
+    Dial,
+    /// Send this.
+    Send(ToServer),
+    /// Close the connection, or stop dialling.
+    Close,
+}
+
+/// What happened.
+#[derive(Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
+pub enum SessionEvent {
+    /// The server welcomed this session.
+    Up {
+        /// Our address as it sees it.
+        observed: SocketAddr,
+        /// Its further addresses.
+        udp_alternate: Vec<SocketAddr>,
+        /// Its relays.
+        relays: Vec<RelayHint>,
+    },
+    /// The session was lost and is being re-made.
+    Down,
+    /// The server was never reached, and the time for it is over.
+    GaveUp,
+    /// Our address changed.
+    Observed(SocketAddr),
+    /// The share's offers come here.
+    Registered(ShareId),
+    /// They go to a newer process.
+    Displaced(ShareId),
+    /// Our offer was forwarded.
+    Forwarded {
+        /// Its nonce.
+        offer: Nonce,
+        /// To which process.
+        to_instance: Instance,
+        /// Its relay.
+        relay: Option<RelayHint>,
+    },
+    /// Our offer went nowhere.
+    Undelivered {
+        /// Its nonce.
+        offer: Nonce,
+        /// Why.
+        reason: Undeliverable,
+    },
+    /// Somebody offers.
+    Offer {
+        /// Who.
+        from: (PeerId, Instance),
+        /// As the server sees it.
+        observed: SocketAddr,
+        /// What.
+        offer: Offer,
+    },
+    /// Our offer was answered.
+    Answer {
+        /// By whom.
+        from: (PeerId, Instance),
+        /// As the server sees it.
+        observed: Option<SocketAddr>,
+        /// How.
+        answer: Answer,
+    },
+    /// More of an exchange.
+    Trickle {
+        /// By whom.
+        from: (PeerId, Instance),
+        /// What.
+        trickle: Trickle,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Waiting to dial.
+    Waiting { until: Instant },
+    /// Dialling, or waiting for the welcome.
+    Greeting { deadline: Instant },
+    /// Welcomed.
+    Up { next_ping: Instant, pong_due: Option<Instant> },
+    /// Given up.
+    Over,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Session {
+    config: SessionConfig,
+    instance: Instance,
+    token: Option<String>,
+    shares: BTreeSet<ShareId>,
+    started: Instant,
+    welcomed_ever: bool,
+    state: State,
+    lost_since: Instant,
+    pings: u32,
+    rng: ChaCha12Rng,
+    actions: VecDeque<SessionAction>,
+    events: VecDeque<SessionEvent>,
+}
+
+impl Session {
+    /// A session of this process; it dials at once.
+    pub fn new(config: SessionConfig, instance: Instance, token: Option<String>, seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            config,
+            instance,
+            token,
+            shares: BTreeSet::new(),
+            started: now,
+            welcomed_ever: false,
+            state: State::Waiting { until: now },
+            lost_since: now,
+            pings: 0,
+            rng: ChaCha12Rng::from_seed(seed),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Registers a share, now and on every session to come.
+    pub fn register(&mut self, share: ShareId) {
+        if self.shares.insert(share) && self.is_connected() {
+            self.send(ToServer::Register { share });
+        }
+    }
+
+    /// No longer does.
+    pub fn unregister(&mut self, share: ShareId) {
+        if self.shares.remove(&share) && self.is_connected() {
+            self.send(ToServer::Unregister { share });
+        }
+    }
+
+    /// Sends a message of an exchange. On a session that is down it is lost, as the exchange is.
+    pub fn signal(&mut self, message: ToServer) {
+        if self.is_connected() {
+            self.send(message);
+        }
+    }
+
+    /// Whether frames can be sent.
+    pub const fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
+    /// The connection is open: the hello, the registrations and whatever was asked for leave in one flight.
+    pub fn handle_connected(&mut self, _now: Instant) {
+        if !matches!(self.state, State::Greeting { .. }) {
+            return;
+        }
+        self.send(ToServer::Hello { version: VERSION, instance: self.instance, token: self.token.clone() });
+        for share in self.shares.clone() {
+            self.send(ToServer::Register { share });
+        }
+    }
+
+    /// The connection is gone, or could not be made.
+    pub fn handle_lost(&mut self, now: Instant) {
+        if matches!(self.state, State::Greeting { .. } | State::Up { .. }) {
+            self.retry(now);
+        }
+    }
+
+    /// The network changed: an attempt that waits is made at once, and a session that is up is asked for a
+    /// sign of life.
+    pub fn handle_network_change(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Waiting { until } => {
+                *until = now;
+                self.lost_since = now;
+            }
+            State::Up { next_ping, .. } => *next_ping = now,
+            State::Greeting { .. } | State::Over => {}
+        }
+    }
+
+    /// A message of the server's.
+    pub fn handle_message(&mut self, message: FromServer, now: Instant) {
+        if let State::Up { next_ping, pong_due } = &mut self.state {
+            // Anything heard is a sign of life, and refreshed the binding on its way.
+            *pong_due = None;
+            *next_ping = now + self.config.ping;
+        }
+        match message {
+            FromServer::Welcome { version: _, observed, udp_alternate, relays } => {
+                self.handle_welcome(observed, udp_alternate, relays, now);
+            }
+            FromServer::Observed(addr) => self.event(SessionEvent::Observed(canonical(addr))),
+            FromServer::Registered { share } => self.event(SessionEvent::Registered(share)),
+            FromServer::Displaced { share } => self.event(SessionEvent::Displaced(share)),
+            FromServer::Forwarded { offer, to_instance, relay } => {
+                self.event(SessionEvent::Forwarded { offer, to_instance, relay });
+            }
+            FromServer::Undelivered { offer, reason } => self.event(SessionEvent::Undelivered { offer, reason }),
+            FromServer::Offer { from, from_instance, observed, offer } => {
+                let observed = canonical(observed);
+                self.event(SessionEvent::Offer { from: (from, from_instance), observed, offer });
+            }
+            FromServer::Answer { from, from_instance, observed, answer } => {
+                let observed = observed.map(canonical);
+                self.event(SessionEvent::Answer { from: (from, from_instance), observed, answer });
+            }
+            FromServer::Trickle { from, from_instance, trickle } => {
+                self.event(SessionEvent::Trickle { from: (from, from_instance), trickle });
+            }
+            FromServer::Pong(_) => {}
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        match self.state {
+            State::Waiting { until } if until <= now => {
+                self.state = State::Greeting { deadline: now + self.config.attempt };
+                self.actions.push_back(SessionAction::Dial);
+            }
+            State::Greeting { deadline } if deadline <= now => {
+                self.actions.push_back(SessionAction::Close);
+                self.retry(now);
+            }
+            State::Up { pong_due: Some(due), .. } if due <= now => {
+                self.actions.push_back(SessionAction::Close);
+                self.retry(now);
+            }
+            State::Up { next_ping, pong_due } if next_ping <= now => {
+                self.pings = self.pings.wrapping_add(1);
+                self.send(ToServer::Ping(self.pings));
+                self.state = State::Up {
+                    next_ping: now + self.config.ping,
+                    pong_due: pong_due.or(Some(now + self.config.pong)),
+                };
+            }
+            State::Waiting { .. } | State::Greeting { .. } | State::Up { .. } | State::Over => {}
+        }
+        if !self.welcomed_ever && self.state != State::Over && now >= self.started + self.config.give_up {
+            self.actions.push_back(SessionAction::Close);
+            self.event(SessionEvent::GaveUp);
+            self.state = State::Over;
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = match self.state {
+            State::Waiting { until } => Some(until),
+            State::Greeting { deadline } => Some(deadline),
+            State::Up { next_ping, pong_due } => earliest(Some(next_ping), pong_due),
+            State::Over => return None,
+        };
+        let give_up = (!self.welcomed_ever).then(|| self.started + self.config.give_up);
+        earliest(next, give_up)
+    }
+
+    /// What the shell must do next.
+    pub fn poll_action(&mut self) -> Option<SessionAction> {
+        self.actions.pop_front()
+    }
+
+    /// What happened.
+    pub fn poll_event(&mut self) -> Option<SessionEvent> {
+        self.events.pop_front()
+    }
+
+    fn handle_welcome(
+        &mut self,
+        observed: SocketAddr,
+        udp_alternate: Vec<SocketAddr>,
+        relays: Vec<RelayHint>,
+        now: Instant,
+    ) {
+        if !matches!(self.state, State::Greeting { .. }) {
+            return;
+        }
+        self.welcomed_ever = true;
+        self.state = State::Up { next_ping: now + self.config.ping, pong_due: None };
+        self.event(SessionEvent::Up { observed: canonical(observed), udp_alternate, relays });
+    }
+
+    fn retry(&mut self, now: Instant) {
+        if self.is_up() {
+            self.event(SessionEvent::Down);
+            self.lost_since = now;
+        }
+        let (shortest, longest) = self.config.retry;
+        let whole = (shortest + now.saturating_duration_since(self.lost_since) / 4).min(longest);
+        let delay = whole / 2 + jitter(&mut self.rng, whole / 2);
+        self.state = State::Waiting { until: now + delay };
+    }
+
+    /// Frames may leave as soon as the connection is open, before the welcome.
+    const fn is_connected(&self) -> bool {
+        matches!(self.state, State::Up { .. } | State::Greeting { .. })
+    }
+
+    fn send(&mut self, message: ToServer) {
+        self.actions.push_back(SessionAction::Send(message));
+    }
+
+    fn event(&mut self, event: SessionEvent) {
+        self.events.push_back(event);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+use super::*;
+
+fn start() -> Instant {
+    #[allow(clippy::disallowed_methods)]
+    let now = Instant::now();
+    now
+}
+
+fn session(now: Instant) -> Session {
+    let mut session = Session::new(SessionConfig::default(), Instance([1; 8]), None, [1; 32], now);
+    session.handle_timeout(now);
+    session
+}
+
+fn welcome() -> FromServer {
+    let observed = "203.0.113.7:4000".parse().unwrap();
+    FromServer::Welcome { version: VERSION, observed, udp_alternate: vec![], relays: vec![] }
+}
+
+fn actions(session: &mut Session) -> Vec<SessionAction> {
+    std::iter::from_fn(|| session.poll_action()).collect()
+}
+
+fn events(session: &mut Session) -> Vec<SessionEvent> {
+    std::iter::from_fn(|| session.poll_event()).collect()
+}
+
+/// Runs the clock, with a server that never answers, until `end`; says when each dial was.
+fn dials_until(session: &mut Session, mut now: Instant, end: Instant) -> Vec<Instant> {
+    let mut dials = Vec::new();
+    loop {
+        if actions(session).contains(&SessionAction::Dial) {
+            dials.push(now);
+            session.handle_lost(now);
+        }
+        match session.poll_timeout() {
+            Some(next) if next <= end => now = next.max(now),
+            Some(_) | None => return dials,
+        }
+        session.handle_timeout(now);
+    }
+}
+
+#[test]
+fn the_hello_and_the_registrations_leave_in_one_flight() {
+    let now = start();
+    let mut session = session(now);
+    session.register(ShareId([2; 8]));
+    actions(&mut session);
+    session.handle_connected(now);
+    let sent = actions(&mut session);
+    assert!(matches!(sent[0], SessionAction::Send(ToServer::Hello { .. })));
+    assert_eq!(sent[1], SessionAction::Send(ToServer::Register { share: ShareId([2; 8]) }));
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_after_ten_seconds() {
+    let now = start();
+    let mut session = session(now);
+    let dials = dials_until(&mut session, now, now + Duration::from_secs(60));
+    assert!(dials.len() > 2, "several attempts: {}", dials.len());
+    assert!(events(&mut session).contains(&SessionEvent::GaveUp));
+    assert_eq!(session.poll_timeout(), None);
+}
+
+#[test]
+fn once_welcomed_a_lost_server_is_retried_for_ever_at_most_thirty_seconds_apart() {
+    let now = start();
+    let mut session = session(now);
+    actions(&mut session);
+    session.handle_connected(now);
+    session.handle_message(welcome(), now);
+    session.handle_lost(now);
+    actions(&mut session);
+    let dials = dials_until(&mut session, now, now + Duration::from_secs(3600));
+    assert!(dials.len() > 100);
+    assert!(dials.windows(2).all(|pair| pair[1] - pair[0] <= Duration::from_secs(30)));
+    assert!(!events(&mut session).contains(&SessionEvent::GaveUp));
+}
+
+#[test]
+fn after_an_outage_of_five_seconds_the_next_attempt_is_within_three() {
+    for seed in 0..200 {
+        let now = start();
+        let mut session = Session::new(SessionConfig::default(), Instance([1; 8]), None, [seed; 32], now);
+        session.handle_timeout(now);
+        session.handle_connected(now);
+        session.handle_message(welcome(), now);
+        session.handle_lost(now);
+        actions(&mut session);
+        let back = now + Duration::from_secs(5);
+        let dials = dials_until(&mut session, now, now + Duration::from_secs(60));
+        let first = dials.iter().find(|at| **at >= back).unwrap();
+        assert!(*first - back <= Duration::from_secs(3), "seed {seed}: {:?}", *first - back);
+    }
+}
+
+#[test]
+fn a_silent_server_is_noticed_by_a_missing_pong() {
+    let mut now = start();
+    let mut session = session(now);
+    session.handle_connected(now);
+    session.handle_message(welcome(), now);
+    actions(&mut session);
+    events(&mut session);
+    let mut log = Vec::new();
+    while !log.contains(&SessionAction::Close) {
+        now = session.poll_timeout().unwrap();
+        session.handle_timeout(now);
+        log.extend(actions(&mut session));
+    }
+    assert_eq!(log, [SessionAction::Send(ToServer::Ping(1)), SessionAction::Close]);
+    assert_eq!(events(&mut session), [SessionEvent::Down]);
+}
+
+#[test]
+fn a_quiet_session_has_no_timer_but_its_ping() {
+    let now = start();
+    let mut session = session(now);
+    session.handle_connected(now);
+    session.handle_message(welcome(), now);
+    assert_eq!(session.poll_timeout(), Some(now + Duration::from_secs(15)));
+    let later = now + Duration::from_secs(15);
+    session.handle_timeout(later);
+    session.handle_message(FromServer::Pong(1), later);
+    assert_eq!(session.poll_timeout(), Some(later + Duration::from_secs(15)));
+}

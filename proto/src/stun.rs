@@ -1,0 +1,294 @@
+//! STUN (RFC 8489) as far as Culvert speaks it: Binding requests and answers, plain ones between anybody
+//! and the server, authenticated ones as connectivity checks between peers.
+//!
+//! The codec is `stun-rs`; this layer adds what it leaves open: a message whose integrity must be checked
+//! has to carry MESSAGE-INTEGRITY-SHA256, and nothing may follow the message.
+
+use std::net::SocketAddr;
+
+use stun_rs::attributes::discovery::{OtherAddress, ResponseOrigin};
+use stun_rs::attributes::ice::{IceControlled, IceControlling};
+use stun_rs::attributes::stun::{Fingerprint, MessageIntegritySha256, UserName, XorMappedAddress};
+use stun_rs::methods::BINDING;
+use stun_rs::{
+    DecoderContextBuilder, HMACKey, MessageClass, MessageDecoderBuilder, MessageEncoderBuilder, StunMessage,
+    StunMessageBuilder,
+};
+
+use crate::candidate::canonical;
+use crate::wire::signal::Username;
+
+/// The largest STUN message that is looked at, in bytes.
+pub const MAX_MESSAGE: usize = 1500;
+
+/// The size of a check, in bytes. Its answer is never larger.
+pub const CHECK_SIZE: usize = 96;
+
+/// Which side of an exchange sends a check. It takes the place of ICE's role (RFC 8445 §6.1.1), which the
+/// exchange has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// The one who made the offer.
+    Connector,
+    /// The one who answered it.
+    Sharer,
+}
+
+/// A transaction's 96 random bits.
+pub type Transaction = [u8; 12];
+
+/// Whether a datagram is STUN and not QUIC: the two first bits are 0 and the cookie is there (RFC 9443).
+pub fn is_stun(datagram: &[u8]) -> bool {
+    datagram.len() >= 20 && datagram[0] < 4 && datagram[4..8] == [0x21, 0x12, 0xa4, 0x42]
+}
+
+/// A plain Binding request.
+pub fn binding_request(transaction: Transaction) -> Vec<u8> {
+    encode(StunMessageBuilder::new(BINDING, MessageClass::Request).with_transaction_id(transaction.into()).build())
+}
+
+/// A server's answer to a plain Binding request from `source`, if `datagram` is one.
+///
+/// `origin` is the address that answers; `other` the one at another IP and port that answers too, only
+/// where there is one (RFC 5780 §7.4).
+pub fn answer_binding(
+    datagram: &[u8],
+    source: SocketAddr,
+    origin: Option<SocketAddr>,
+    other: Option<SocketAddr>,
+) -> Option<Vec<u8>> {
+    let request = decode(datagram, None)?;
+    if request.class() != MessageClass::Request || request.method() != BINDING {
+        return None;
+    }
+    let mut answer = StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
+        .with_transaction_id(*request.transaction_id())
+        .with_attribute(XorMappedAddress::from(canonical(source)));
+    if let Some(origin) = origin {
+        answer = answer.with_attribute(ResponseOrigin::from(canonical(origin)));
+    }
+    if let Some(other) = other {
+        answer = answer.with_attribute(OtherAddress::from(canonical(other)));
+    }
+    if request.get::<Fingerprint>().is_some() {
+        answer = answer.with_attribute(Fingerprint::default());
+    }
+    Some(encode(answer.build()))
+}
+
+/// The address that a plain answer to `transaction` reports.
+pub fn mapped_address(datagram: &[u8], transaction: Transaction) -> Option<SocketAddr> {
+    let answer = decode(datagram, None)?;
+    if answer.class() != MessageClass::SuccessResponse || answer.transaction_id().as_bytes() != &transaction {
+        return None;
+    }
+    mapped(&answer)
+}
+
+/// An authenticated check, [`CHECK_SIZE`] bytes.
+pub fn check_request(transaction: Transaction, username: Username, role: Role, password: &str) -> Vec<u8> {
+    let request = StunMessageBuilder::new(BINDING, MessageClass::Request)
+        .with_transaction_id(transaction.into())
+        .with_attribute(UserName::new(username_text(username)).expect("hexadecimal is a valid USERNAME"));
+    let request = match role {
+        Role::Connector => request.with_attribute(IceControlling::new(0)),
+        Role::Sharer => request.with_attribute(IceControlled::new(0)),
+    };
+    encode(
+        request
+            .with_attribute(MessageIntegritySha256::new(key(password)))
+            .with_attribute(Fingerprint::default())
+            .build(),
+    )
+}
+
+/// The answer to a check that came from `source`.
+pub fn check_answer(transaction: Transaction, source: SocketAddr, password: &str) -> Vec<u8> {
+    encode(
+        StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
+            .with_transaction_id(transaction.into())
+            .with_attribute(XorMappedAddress::from(canonical(source)))
+            .with_attribute(MessageIntegritySha256::new(key(password)))
+            .with_attribute(Fingerprint::default())
+            .build(),
+    )
+}
+
+/// What a datagram is before anything of it is believed: enough to find the exchange it belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preview {
+    /// A check of the exchange that has this username.
+    Check(Username),
+    /// An answer to this transaction.
+    Answer(Transaction),
+}
+
+/// Reads as much of a datagram as it takes to find its exchange; nothing of it is authenticated.
+pub fn preview(datagram: &[u8]) -> Option<Preview> {
+    let message = decode(datagram, None)?;
+    match message.class() {
+        MessageClass::Request => {
+            let name = message.get::<UserName>()?.as_user_name().ok()?;
+            let mut username = Username([0; 8]);
+            let written = data_encoding::HEXLOWER.decode_mut(name.as_str().as_bytes(), &mut username.0);
+            (name.as_str().len() == 16 && written.is_ok()).then_some(Preview::Check(username))
+        }
+        MessageClass::SuccessResponse => Some(Preview::Answer(*message.transaction_id().as_bytes())),
+        MessageClass::ErrorResponse | MessageClass::Indication => None,
+    }
+}
+
+/// The transaction of a check by the side `role` that `password` authenticates.
+pub fn verify_check(datagram: &[u8], role: Role, password: &str) -> Option<Transaction> {
+    let request = decode(datagram, Some(password))?;
+    let right_role = match role {
+        Role::Connector => request.get::<IceControlling>().is_some(),
+        Role::Sharer => request.get::<IceControlled>().is_some(),
+    };
+    (request.class() == MessageClass::Request && request.method() == BINDING && right_role)
+        .then(|| *request.transaction_id().as_bytes())
+}
+
+/// What an answer that `password` authenticates says: its transaction, and our address as the far side
+/// sees it.
+pub fn verify_answer(datagram: &[u8], password: &str) -> Option<(Transaction, SocketAddr)> {
+    let answer = decode(datagram, Some(password))?;
+    if answer.class() != MessageClass::SuccessResponse || answer.method() != BINDING {
+        return None;
+    }
+    Some((*answer.transaction_id().as_bytes(), mapped(&answer)?))
+}
+
+fn mapped(message: &StunMessage) -> Option<SocketAddr> {
+    let attribute = message.get::<XorMappedAddress>()?.as_xor_mapped_address().ok()?;
+    Some(canonical(*attribute.socket_address()))
+}
+
+fn username_text(username: Username) -> String {
+    data_encoding::HEXLOWER.encode(&username.0)
+}
+
+fn key(password: &str) -> HMACKey {
+    HMACKey::new_short_term(password).expect("a derived password is hexadecimal")
+}
+
+fn encode(message: StunMessage) -> Vec<u8> {
+    let mut bytes = vec![0; 256];
+    let size = MessageEncoderBuilder::default()
+        .build()
+        .encode(&mut bytes, &message)
+        .expect("our own messages are under 256 bytes");
+    bytes.truncate(size);
+    bytes
+}
+
+/// Decodes one whole message; with a password, one that it authenticates.
+fn decode(datagram: &[u8], password: Option<&str>) -> Option<StunMessage> {
+    if !is_stun(datagram) || datagram.len() > MAX_MESSAGE {
+        return None;
+    }
+    let declared = usize::from(u16::from_be_bytes([datagram[2], datagram[3]]));
+    if datagram.len() != 20 + declared {
+        return None;
+    }
+    let mut context = DecoderContextBuilder::default();
+    if let Some(password) = password {
+        context = context.with_key(key(password)).with_validation();
+    }
+    let decoder = MessageDecoderBuilder::default().with_context(context.build()).build();
+    let (message, size) = decoder.decode(datagram).ok()?;
+    let authenticated = message.get::<MessageIntegritySha256>().is_some() && message.get::<Fingerprint>().is_some();
+    (size == datagram.len() && (password.is_none() || authenticated)).then_some(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "203.0.113.7:40001";
+    const PASSWORD: &str = "6b65796b65796b65796b65796b657931";
+
+    fn check() -> Vec<u8> {
+        check_request([1; 12], Username([2; 8]), Role::Connector, PASSWORD)
+    }
+
+    #[test]
+    fn a_binding_request_is_answered_with_its_source() {
+        let answer = answer_binding(&binding_request([1; 12]), SOURCE.parse().unwrap(), None, None).unwrap();
+        assert_eq!(answer.len(), 32);
+        assert_eq!(mapped_address(&answer, [1; 12]), Some(SOURCE.parse().unwrap()));
+        assert_eq!(mapped_address(&answer, [2; 12]), None);
+    }
+
+    #[test]
+    fn an_answer_is_never_answered() {
+        let answer = answer_binding(&binding_request([1; 12]), SOURCE.parse().unwrap(), None, None).unwrap();
+        assert_eq!(answer_binding(&answer, SOURCE.parse().unwrap(), None, None), None);
+    }
+
+    #[test]
+    fn a_check_is_verified_by_its_own_password_and_role_alone() {
+        assert_eq!(check().len(), CHECK_SIZE);
+        assert_eq!(preview(&check()), Some(Preview::Check(Username([2; 8]))));
+        assert_eq!(verify_check(&check(), Role::Connector, PASSWORD), Some([1; 12]));
+        assert_eq!(verify_check(&check(), Role::Sharer, PASSWORD), None);
+        assert_eq!(verify_check(&check(), Role::Connector, "00"), None);
+    }
+
+    #[test]
+    fn a_check_without_integrity_is_refused() {
+        // What a validating decoder of stun-rs lets pass.
+        let bare = encode(
+            StunMessageBuilder::new(BINDING, MessageClass::Request)
+                .with_transaction_id([1; 12].into())
+                .with_attribute(UserName::new("0202020202020202").unwrap())
+                .with_attribute(IceControlling::new(0))
+                .with_attribute(Fingerprint::default())
+                .build(),
+        );
+        assert_eq!(preview(&bare), Some(Preview::Check(Username([2; 8]))));
+        assert_eq!(verify_check(&bare, Role::Connector, PASSWORD), None);
+    }
+
+    #[test]
+    fn trailing_bytes_are_refused() {
+        let mut long = check();
+        long.extend([0; 4]);
+        assert_eq!(preview(&long), None);
+        assert_eq!(verify_check(&long, Role::Connector, PASSWORD), None);
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_check_is_noticed() {
+        for bit in 0..check().len() * 8 {
+            let mut bad = check();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(verify_check(&bad, Role::Connector, PASSWORD), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_no_larger_than_its_check() {
+        for source in [SOURCE, "[2001:db8::1]:65535"] {
+            let source: SocketAddr = source.parse().unwrap();
+            let answer = check_answer([1; 12], source, PASSWORD);
+            assert!(answer.len() <= CHECK_SIZE, "{}", answer.len());
+            assert_eq!(verify_answer(&answer, PASSWORD), Some(([1; 12], source)));
+            assert_eq!(verify_answer(&answer, "00"), None);
+        }
+    }
+
+    #[test]
+    fn junk_is_nothing() {
+        let mut junk = vec![0_u8; 64];
+        for seed in 0..20_000_u32 {
+            for (at, byte) in junk.iter_mut().enumerate() {
+                *byte = (seed.wrapping_mul(2_654_435_761).rotate_left(at as u32) >> 7) as u8;
+            }
+            junk[0] &= 3;
+            junk[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+            let _ = (preview(&junk), verify_check(&junk, Role::Sharer, PASSWORD));
+            assert_eq!(verify_answer(&junk, PASSWORD), None);
+        }
+    }
+}
