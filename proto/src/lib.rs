@@ -11,6 +11,7 @@ pub mod id;
 pub mod key;
 pub mod limit;
 pub mod machine;
+pub mod matchmaker;
 pub mod name;
 pub mod path;
 pub mod proof;

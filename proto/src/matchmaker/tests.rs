@@ -1,0 +1,252 @@
+use super::*;
+use crate::id::TicketId;
+use crate::wire::signal::{Answer, Claims, Mac, Offer, Refusal, Trickle, Username};
+
+const SHARER: PeerId = PeerId::from_bytes([1; 32]);
+const CONNECTOR: PeerId = PeerId::from_bytes([2; 32]);
+const SHARE: ShareId = ShareId([3; 8]);
+
+fn start() -> Instant {
+    #[allow(clippy::disallowed_methods)]
+    let now = Instant::now();
+    now + Duration::from_secs(1000)
+}
+
+struct Rig {
+    machine: Matchmaker,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(config: MatchmakerConfig) -> Self {
+        Self { machine: Matchmaker::new(config), now: start() }
+    }
+
+    fn join(&mut self, key: SessionKey, peer: PeerId, instance: u8) {
+        let observed = format!("203.0.113.{key}:4000").parse().unwrap();
+        self.machine.handle_connected(key, peer, observed, self.now);
+        self.say(key, ToServer::Hello { version: VERSION, instance: Instance([instance; 8]), token: None });
+    }
+
+    fn say(&mut self, key: SessionKey, message: ToServer) {
+        self.machine.handle_message(key, message, self.now);
+    }
+
+    fn heard(&mut self) -> Vec<MatchmakerAction> {
+        std::iter::from_fn(|| self.machine.poll_action()).collect()
+    }
+
+    /// A sharer as session 1 and a connector as session 2, all greetings read.
+    fn pair() -> Self {
+        let mut rig = Self::new(MatchmakerConfig::default());
+        rig.join(1, SHARER, 1);
+        rig.say(1, ToServer::Register { share: SHARE });
+        rig.join(2, CONNECTOR, 2);
+        rig.heard();
+        rig
+    }
+
+    fn offer(&mut self, key: SessionKey, nonce: u8) {
+        self.say(key, ToServer::Offer { to: SHARER, offer: offer(nonce) });
+    }
+}
+
+fn offer(nonce: u8) -> Offer {
+    Offer {
+        version: VERSION,
+        share: SHARE,
+        ticket: TicketId([0; 8]),
+        nonce: Nonce([nonce; 16]),
+        username: Username([0; 8]),
+        challenge: None,
+        claims: Claims::default(),
+        mac: Mac([0; 32]),
+    }
+}
+
+fn answer(nonce: u8, verdict: Verdict) -> ToServer {
+    let answer = Answer { version: VERSION, offer: Nonce([nonce; 16]), verdict, mac: Mac([0; 32]) };
+    ToServer::Answer { to: CONNECTOR, to_instance: Instance([2; 8]), answer }
+}
+
+fn accepted() -> Verdict {
+    Verdict::Accepted { nonce: Nonce([0; 16]), claims: Claims::default() }
+}
+
+fn trickle(nonce: u8) -> ToServer {
+    let trickle = Trickle {
+        version: VERSION,
+        offer: Nonce([nonce; 16]),
+        counter: 1,
+        claims: Claims::default(),
+        mac: Mac([0; 32]),
+    };
+    ToServer::Trickle { to: CONNECTOR, to_instance: Instance([2; 8]), trickle }
+}
+
+#[test]
+fn an_offer_reaches_the_sharer_with_the_observed_address() {
+    let mut rig = Rig::pair();
+    rig.offer(2, 9);
+    let heard = rig.heard();
+    assert!(matches!(
+        &heard[0],
+        MatchmakerAction::Send(2, FromServer::Forwarded { to_instance: Instance([1, ..]), .. })
+    ));
+    let MatchmakerAction::Send(1, FromServer::Offer { from, observed, .. }) = &heard[1] else { panic!() };
+    assert_eq!((*from, observed.to_string()), (CONNECTOR, "203.0.113.2:4000".to_owned()));
+}
+
+#[test]
+fn unknown_and_offline_look_the_same() {
+    let mut rig = Rig::pair();
+    rig.say(2, ToServer::Offer { to: CONNECTOR, offer: offer(8) });
+    rig.machine.handle_disconnected(1);
+    rig.offer(2, 9);
+    let reasons: Vec<_> = rig.heard();
+    assert_eq!(reasons.len(), 2);
+    for action in reasons {
+        let MatchmakerAction::Send(2, FromServer::Undelivered { reason, .. }) = action else { panic!() };
+        assert_eq!(reason, Undeliverable::Offline);
+    }
+}
+
+#[test]
+fn an_accepting_answer_discloses_the_address_and_a_refusing_one_does_not() {
+    for (verdict, disclosed) in [(accepted(), true), (Verdict::Refused(Refusal::WrongTicket), false)] {
+        let mut rig = Rig::pair();
+        rig.offer(2, 9);
+        rig.heard();
+        rig.say(1, answer(9, verdict));
+        let heard = rig.heard();
+        let MatchmakerAction::Send(2, FromServer::Answer { observed, .. }) = &heard[0] else { panic!() };
+        assert_eq!(observed.is_some(), disclosed);
+    }
+}
+
+#[test]
+fn nobody_answers_or_trickles_outside_an_exchange() {
+    let mut rig = Rig::pair();
+    rig.join(3, PeerId::from_bytes([9; 32]), 3);
+    rig.offer(2, 9);
+    rig.heard();
+    rig.say(3, answer(9, accepted()));
+    rig.say(3, trickle(9));
+    rig.say(2, answer(9, accepted()));
+    rig.say(1, answer(8, accepted()));
+    assert_eq!(rig.heard(), []);
+    assert_eq!(rig.machine.stats().signals_stray, 4);
+    rig.say(2, trickle(9));
+    rig.say(1, trickle(9));
+    assert_eq!(rig.heard().len(), 2);
+    rig.now += Duration::from_secs(31);
+    rig.say(2, trickle(9));
+    assert_eq!(rig.heard(), []);
+}
+
+#[test]
+fn the_newest_registration_has_the_offers_and_the_older_is_told() {
+    let mut rig = Rig::pair();
+    rig.join(4, SHARER, 4);
+    rig.heard();
+    rig.say(4, ToServer::Register { share: SHARE });
+    assert_eq!(
+        rig.heard(),
+        [
+            MatchmakerAction::Send(4, FromServer::Registered { share: SHARE }),
+            MatchmakerAction::Send(1, FromServer::Displaced { share: SHARE }),
+        ]
+    );
+    rig.offer(2, 9);
+    assert!(matches!(rig.heard()[1], MatchmakerAction::Send(4, FromServer::Offer { .. })));
+    rig.machine.handle_disconnected(4);
+    assert_eq!(rig.heard(), [MatchmakerAction::Send(1, FromServer::Registered { share: SHARE })]);
+    rig.offer(2, 10);
+    assert!(matches!(rig.heard()[1], MatchmakerAction::Send(1, FromServer::Offer { .. })));
+}
+
+#[test]
+fn only_the_same_instance_displaces_itself() {
+    let mut rig = Rig::pair();
+    rig.join(5, SHARER, 5);
+    assert!(!rig.heard().iter().any(|action| matches!(action, MatchmakerAction::Close(..))));
+    rig.join(6, SHARER, 1);
+    assert!(rig.heard().contains(&MatchmakerAction::Close(1, close::REPLACED)));
+    assert_eq!(rig.machine.stats().sessions, 3);
+}
+
+#[test]
+fn one_may_dial_oneself() {
+    let mut rig = Rig::pair();
+    rig.join(7, SHARER, 7);
+    rig.heard();
+    rig.offer(7, 9);
+    assert!(matches!(rig.heard()[1], MatchmakerAction::Send(1, FromServer::Offer { .. })));
+}
+
+#[test]
+fn a_flood_of_offers_is_held_to_its_rate() {
+    let mut rig = Rig::pair();
+    for n in 0..100 {
+        rig.offer(2, n);
+    }
+    assert_eq!(rig.machine.stats().offers_forwarded, 50);
+    assert_eq!(rig.machine.stats().offers_limited, 50);
+}
+
+#[test]
+fn a_flood_of_messages_closes_the_session() {
+    let mut rig = Rig::pair();
+    for n in 0..1001 {
+        rig.say(2, ToServer::Ping(n));
+    }
+    assert_eq!(rig.heard().last(), Some(&MatchmakerAction::Close(2, close::PROTOCOL)));
+}
+
+#[test]
+fn speaking_before_the_hello_or_twice_closes_the_session() {
+    let mut rig = Rig::new(MatchmakerConfig::default());
+    rig.machine.handle_connected(1, SHARER, "203.0.113.1:1".parse().unwrap(), rig.now);
+    rig.say(1, ToServer::Ping(1));
+    assert_eq!(rig.heard(), [MatchmakerAction::Close(1, close::PROTOCOL)]);
+    rig.join(2, SHARER, 1);
+    rig.heard();
+    rig.say(2, ToServer::Hello { version: VERSION, instance: Instance([1; 8]), token: None });
+    assert_eq!(rig.heard(), [MatchmakerAction::Close(2, close::PROTOCOL)]);
+}
+
+#[test]
+fn a_silent_session_is_closed_and_a_pinging_one_is_not() {
+    let mut rig = Rig::pair();
+    for _ in 0..10 {
+        rig.now += Duration::from_secs(15);
+        rig.say(2, ToServer::Ping(0));
+        rig.machine.handle_timeout(rig.now);
+    }
+    let closed: Vec<_> =
+        rig.heard().into_iter().filter(|action| matches!(action, MatchmakerAction::Close(..))).collect();
+    assert_eq!(closed, [MatchmakerAction::Close(1, close::SILENT)]);
+}
+
+#[test]
+fn exchanges_are_bounded_and_all_state_goes_with_its_session() {
+    let config = MatchmakerConfig {
+        max_exchanges: 4,
+        offers_from: Rate { burst: 1000, refill: Duration::from_millis(1) },
+        ..MatchmakerConfig::default()
+    };
+    let mut rig = Rig::new(config);
+    rig.join(1, SHARER, 1);
+    rig.say(1, ToServer::Register { share: SHARE });
+    rig.join(2, CONNECTOR, 2);
+    for n in 0..100 {
+        rig.offer(2, n);
+    }
+    assert_eq!(rig.machine.exchanges.len(), 4);
+    rig.machine.handle_disconnected(1);
+    rig.machine.handle_disconnected(2);
+    assert!(rig.machine.exchanges.is_empty() && rig.machine.shares.is_empty());
+    assert!(rig.machine.instances.is_empty() && rig.machine.sessions.is_empty());
+    rig.machine.handle_timeout(rig.now + Duration::from_secs(100));
+    assert_eq!(rig.machine.poll_timeout(), None);
+}
