@@ -2,5 +2,6 @@
 
 pub mod demux;
 pub mod net;
+pub mod program;
 pub mod quic;
 pub mod tls;
