@@ -5,6 +5,7 @@ pub mod exit;
 pub mod logging;
 pub mod report;
 pub mod signals;
+pub mod state;
 mod version;
 
 pub use args::GlobalArgs;
