@@ -1,0 +1,270 @@
+#!/usr/bin/env bash
+# Runs every test of the project and ends in one line: `N passed, N failed, N skipped`. `test.sh --help` says more.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+usage() {
+    cat <<'HELP'
+usage: scripts/test.sh [smoke | full | --quick]
+
+  smoke    everything, at small sizes                                                      (the default)
+  full     the same, then the long ones: 1 GiB between two homes, licences and advisories
+  --quick  the Rust checks alone, for the edit loop
+
+What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, cargo-nextest
+with cargo. Without root, the missing packages are named and the tests that need them are skipped. With CI=true nothing
+is skipped: what can't run has failed.
+HELP
+}
+
+# A backtrace for each error that a test provokes would only cost time.
+unset RUST_BACKTRACE
+readonly LOGS=target/test-logs
+readonly SKIPPED=77
+export TEST_PYTHON=$PWD/target/test-venv/bin/python
+PASSED=0 FAILED=0 SKIPS=0
+FAILURES=()
+
+# --- steps ---------------------------------------------------------------------------------------------------------
+
+# step COUNT NAME CMD…: runs CMD, shows what it says and how long it took, and has COUNT (a function below) count it.
+# A failure is remembered, and the next step runs.
+step() {
+    local count=$1 name=$2 log status=0 failed=$FAILED began=$EPOCHREALTIME
+    shift 2
+    log=$LOGS/${name//[^a-z0-9]/-}.log
+    printf '\n=== %s\n' "$name"
+    "$@" 2>&1 | tee "$log" || status=${PIPESTATUS[0]}
+    "$count" "$status" "$log"
+    ((FAILED == failed)) || FAILURES+=("$name")
+    awk -v name="$name" -v began="$began" -v ended="$EPOCHREALTIME" \
+        'BEGIN { printf "=== %s: %.1f s\n", name, ended - began }'
+}
+
+# The step prepares the tests: it counts only when it fails.
+count_setup() {
+    case $1 in
+    0) ;;
+    "$SKIPPED") [[ ${CI:-} != true ]] || FAILED=$((FAILED + 1)) ;;
+    *) FAILED=$((FAILED + 1)) ;;
+    esac
+}
+
+# The step is one test.
+count_step() {
+    case $1 in
+    0) PASSED=$((PASSED + 1)) ;;
+    "$SKIPPED") count_skips 1 ;;
+    *) FAILED=$((FAILED + 1)) ;;
+    esac
+}
+
+count_skips() {
+    if [[ ${CI:-} == true ]]; then
+        FAILED=$((FAILED + $1))
+    else
+        SKIPS=$((SKIPS + $1))
+    fi
+}
+
+# sum LOG REGEX: the sum of the numbers that the Perl expression finds.
+sum() {
+    { grep -oP "$2" "$1" || true; } | awk '{ n += $1 } END { print n + 0 }'
+}
+
+# cargo-nextest's summary, or the harness's own lines. A failure without either is a build that failed.
+count_rust() {
+    local status=$1 log=$2 failed
+    sed -i 's/\x1b\[[0-9;]*m//g' "$log"
+    PASSED=$((PASSED + $(sum "$log" '(Summary.*run: |test result: .*\. )\K[0-9]+(?= passed)')))
+    # Tests marked `#[ignore]` are long ones, left out by intention and in CI too.
+    SKIPS=$((SKIPS + $(sum "$log" '(Summary.*, |test result: .*; )\K[0-9]+(?= (skipped|ignored))')))
+    failed=$(($(sum "$log" '(Summary.*, |test result: .*; )\K[0-9]+(?= failed)') +
+        $(sum "$log" 'Summary.*, \K[0-9]+(?= timed out)')))
+    ((status == 0 || failed > 0)) || failed=1
+    FAILED=$((FAILED + failed))
+}
+
+# The lines of a script in tests/netns: `ok NAME`, `FAIL NAME`, `skip NAME`.
+count_claims() {
+    local status=$1 log=$2 failed
+    PASSED=$((PASSED + $(grep -c '^ok ' "$log" || true)))
+    failed=$(grep -c '^FAIL ' "$log" || true)
+    count_skips "$(grep -c '^skip ' "$log" || true)"
+    if ((failed == 0)) && { ((status != 0 && status != SKIPPED)) || ! grep -qE '^(ok|skip) ' "$log"; }; then
+        failed=1
+    fi
+    FAILED=$((FAILED + failed))
+}
+
+# --- what the tests need -------------------------------------------------------------------------------------------
+
+is_root() {
+    [[ $(id -u) == 0 ]]
+}
+
+missing_packages() {
+    local pair
+    for pair in cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 nft:nftables openssl:openssl python3:python3 \
+        setpriv:util-linux turnutils_stunclient:coturn unshare:util-linux; do
+        command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
+    done | sort -u
+    system_python -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
+}
+
+system_python() {
+    PATH=/usr/bin:$PATH python3 "$@"
+}
+
+install_packages() {
+    local packages
+    mapfile -t packages < <(missing_packages)
+    ((${#packages[@]} > 0)) || return 0
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        printf 'some tests will be skipped; to run them: sudo apt-get install %s\n' "${packages[*]}"
+        return "$SKIPPED"
+    fi
+    printf 'installing %s\n' "${packages[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && without_daemons apt-get install -y -qq --no-install-recommends "${packages[@]}"
+}
+
+# The packages' programs are wanted, not their daemons: Debian asks this file before it starts one.
+without_daemons() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [[ -e $policy ]]; then
+        "$@"
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    "$@" || status=$?
+    rm -f "$policy"
+    return "$status"
+}
+
+install_python_packages() {
+    "$TEST_PYTHON" -c 'import aioice' 2>/dev/null && return
+    system_python -m venv target/test-venv &&
+        "$TEST_PYTHON" -m pip install --quiet --disable-pip-version-check aioice==0.13.0
+}
+
+install_nextest() {
+    cargo nextest --version >/dev/null 2>&1 && return
+    cargo install cargo-nextest --locked || printf 'cargo-nextest does not install; cargo test runs the tests\n'
+}
+
+prepare() {
+    command -v cargo >/dev/null || {
+        printf 'cargo is missing: install Rust from https://rustup.rs\n' >&2
+        exit 1
+    }
+    mkdir -p "$LOGS"
+}
+
+# --- Rust ----------------------------------------------------------------------------------------------------------
+
+rust_steps() {
+    step count_step "format" cargo fmt --all --check
+    step count_step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
+    if cargo nextest --version >/dev/null 2>&1; then
+        step count_rust "tests" cargo nextest run --workspace --locked --no-tests pass
+    else
+        printf '\n(cargo-nextest is not here: cargo test instead)\n'
+        step count_rust "tests" cargo test --workspace --locked --no-fail-fast --lib --bins --tests
+    fi
+}
+
+documentation_steps() {
+    step count_rust "documentation tests" cargo test --workspace --locked --doc
+    step count_step "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+}
+
+# --- the real programs ---------------------------------------------------------------------------------------------
+
+release_directory() {
+    printf '%s/release\n' "$(cargo metadata --format-version 1 --no-deps --locked | grep -oP '"target_directory":"\K[^"]+')"
+}
+
+program_steps() {
+    local script
+    step count_step "release build" cargo build --release --workspace --bins --locked
+    CULVERT_BIN=$(release_directory)
+    export CULVERT_BIN
+    for script in tests/netns/*.sh; do
+        step count_claims "$(basename "$script" .sh)" timeout --kill-after 10 300 "$script"
+    done
+    if is_root; then
+        rootless_steps
+    fi
+}
+
+# The tests that say so, once more as a user without rights, from a copy that such a user can read.
+rootless_steps() {
+    local script
+    UNPRIVILEGED=$(mktemp -d /tmp/culvert-test.XXXXXXXX)
+    trap 'rm -rf "$UNPRIVILEGED"' EXIT
+    mkdir -p "$UNPRIVILEGED/tests" "$UNPRIVILEGED/bin"
+    cp -r scripts "$UNPRIVILEGED/"
+    cp -r tests/netns "$UNPRIVILEGED/tests/"
+    cp "$CULVERT_BIN"/{peer,rendezvous} "$UNPRIVILEGED/bin/" || true
+    chmod -R a+rX "$UNPRIVILEGED"
+    for script in tests/netns/*.sh; do
+        grep -q '^# also-without-root' "$script" || continue
+        step count_claims "$(basename "$script" .sh) without root" without_root "$script"
+    done
+}
+
+without_root() {
+    (cd / && setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all \
+        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/nonexistent CI="${CI:-}" \
+        CULVERT_BIN="$UNPRIVILEGED/bin" \
+        timeout --kill-after 10 300 "$UNPRIVILEGED/$1")
+}
+
+long_steps() {
+    step count_step "1 GiB between two homes" scripts/netns.sh demo --size 1GiB
+    step count_step "licences and advisories" licences
+}
+
+licences() {
+    cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked || return
+    cargo deny --locked check
+}
+
+# --- all of it -----------------------------------------------------------------------------------------------------
+
+summary() {
+    local name
+    printf '\n'
+    ((${#FAILURES[@]} == 0)) || for name in "${FAILURES[@]}"; do
+        printf 'failed: %s\n' "$name"
+    done
+    printf '%d passed, %d failed, %d skipped\n' "$PASSED" "$FAILED" "$SKIPS"
+    ((FAILED == 0))
+}
+
+main() {
+    local what=${1:-smoke}
+    case $what in
+    -h | --help) usage && return ;;
+    smoke | full | --quick) (($# < 2)) || { usage >&2 && exit 2; } ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+    prepare
+    if [[ $what == --quick ]]; then
+        rust_steps
+        summary
+        return
+    fi
+    step count_setup "Debian packages" install_packages
+    step count_setup "Python packages" install_python_packages
+    step count_setup "cargo-nextest" install_nextest
+    rust_steps
+    documentation_steps
+    program_steps
+    [[ $what != full ]] || long_steps
+    summary
+}
+
+main "$@"
