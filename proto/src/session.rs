@@ -48,6 +48,7 @@ impl Default for SessionConfig {
 
 /// What the shell must do.
 #[derive(Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub enum SessionAction {
     /// Dial the server.
     Dial,

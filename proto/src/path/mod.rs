@@ -53,3 +53,19 @@ pub struct Route {
     /// Carries a copy of it, while the primary is suspect.
     pub also: Option<PathId>,
 }
+
+mod agent;
+mod pair;
+
+pub use agent::{PathAgent, PathConfig, PathEvent, PathStats, Reason, Traffic};
+
+/// A datagram of the agent's own, to send as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckTransmit {
+    /// By which link, to which address.
+    pub path: PathId,
+    /// The hop limit, where it is to die on the way: it opens our own NAT and reaches nobody else's.
+    pub ttl: Option<u8>,
+    /// The datagram.
+    pub payload: Vec<u8>,
+}

@@ -1,0 +1,406 @@
+//! Two agents on a wire in a plain loop: no clock, no sockets.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use proto::candidate::{Candidate, CandidateKind};
+use proto::id::{Instance, PeerId, ShareId, TicketId};
+use proto::path::{CheckTransmit, LinkId, PathAgent, PathConfig, PathEvent, PathId, PathKind, Reason, Route, Traffic};
+use proto::proof::{CheckKeys, Exchange, TicketSecret};
+use proto::stun::{self, Role};
+use proto::wire::signal::{Nonce, Username};
+
+const CONNECTOR: &str = "198.51.100.7:4000";
+const SHARER: &str = "203.0.113.9:5000";
+
+#[test]
+fn two_open_hosts_meet_in_one_round_trip_after_the_prime() {
+    let mut wire = Wire::new(40);
+    wire.introduce();
+    wire.run_until(|wire| wire.joined(), 5_000);
+    assert!(wire.elapsed_ms() <= 60 + 40 + 25, "{} ms", wire.elapsed_ms());
+    assert_eq!(wire.sides[0].route.primary, Some(path(SHARER)));
+    assert_eq!(wire.sides[0].reasons, [Reason::FirstProven]);
+}
+
+#[test]
+fn a_prime_leaves_before_any_full_check() {
+    let mut wire = Wire::new(40);
+    wire.introduce();
+    wire.run_until(|wire| wire.joined(), 5_000);
+    for side in 0..2 {
+        let first = wire.log.iter().find(|sent| sent.side == side).unwrap();
+        assert_eq!(first.ttl, Some(2));
+        assert!(wire.log.iter().filter(|sent| sent.side == side).skip(1).all(|sent| sent.ttl.is_none()));
+    }
+}
+
+#[test]
+fn a_symmetric_nat_is_met_by_answering_where_the_check_came_from() {
+    // The sharer's packets to the connector leave from a port that nobody announced.
+    let mut wire = Wire::new(40);
+    wire.rewrite.insert((1, SHARER.parse().unwrap()), "203.0.113.9:61234".parse().unwrap());
+    wire.introduce();
+    wire.run_until(|wire| wire.joined(), 5_000);
+    assert_eq!(wire.sides[0].route.primary, Some(path("203.0.113.9:61234")));
+    assert_eq!(wire.sides[1].route.primary, Some(path(CONNECTOR)));
+}
+
+#[test]
+fn a_tenth_of_loss_starves_neither_side() {
+    for seed in 0..200 {
+        let mut wire = Wire::new(40);
+        wire.loss = Some(seed);
+        wire.introduce();
+        wire.run_until(|wire| wire.joined(), 5_000);
+    }
+}
+
+#[test]
+fn an_address_that_never_answers_gets_three_kilobytes_and_then_silence() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    wire.run_for(3_500);
+    let mut bytes: BTreeMap<(usize, SocketAddr), usize> = BTreeMap::new();
+    for sent in wire.log.iter().filter(|sent| sent.at_ms <= 3_400) {
+        *bytes.entry((sent.side, sent.to)).or_default() += sent.size + 28;
+    }
+    assert!(bytes.values().all(|bytes| *bytes <= 3000), "{bytes:?}");
+    let last = wire.log.iter().map(|sent| sent.at_ms).max().unwrap();
+    assert!(last < 3_000, "the last check left at {last} ms");
+}
+
+#[test]
+fn an_attempt_that_failed_asks_for_another_port() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    wire.run_for(4_000);
+    assert_eq!(wire.sides.iter().map(|side| side.fresh_links).sum::<u32>(), 2);
+}
+
+#[test]
+fn a_merely_claimed_global_v6_address_gets_three_checks() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    let now = wire.now;
+    let claimed = Candidate::new(CandidateKind::Host, "[2001:db8::1]:9".parse().unwrap());
+    wire.sides[0].agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+    wire.sides[0].agent.add_candidate(claimed, now);
+    wire.run_for(3_000);
+    assert_eq!(wire.log.len(), 3);
+}
+
+#[test]
+fn checks_keep_the_pace_however_many_pairs_there_are() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    let now = wire.now;
+    wire.sides[0].agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+    for n in 1..=8 {
+        let host = Candidate::new(CandidateKind::Host, format!("192.168.1.{n}:9").parse().unwrap());
+        wire.sides[0].agent.add_candidate(host, now);
+    }
+    wire.run_for(3_000);
+    let times: Vec<_> = wire.log.iter().map(|sent| sent.at_ms).collect();
+    assert!(times.windows(2).all(|pair| pair[1] >= pair[0] + 5), "{times:?}");
+}
+
+#[test]
+fn more_addresses_than_the_limit_are_ignored() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    let now = wire.now;
+    wire.sides[0].agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+    for n in 0..1000_u16 {
+        let host = Candidate::new(CandidateKind::Host, SocketAddr::from(([10, 0, 0, 1], 1000 + n)));
+        wire.sides[0].agent.add_candidate(host, now);
+    }
+    wire.run_for(10_000);
+    let targets: std::collections::BTreeSet<_> = wire.log.iter().map(|sent| sent.to).collect();
+    assert_eq!(targets.len(), PathConfig::default().max_remotes);
+}
+
+#[test]
+fn an_idle_pair_sends_keepalives_and_nothing_else() {
+    let mut wire = Wire::joined_pair();
+    wire.run_for(2_000);
+    let before = wire.log.len();
+    wire.run_for(600_000);
+    let sent = wire.log.len() - before;
+    // Each side checks every 13.5 to 15 s, and answers the other's.
+    assert!((4 * 40..=4 * 46).contains(&sent), "{sent} in ten minutes");
+    assert!(wire.joined());
+}
+
+#[test]
+fn a_path_that_goes_dead_is_suspected_within_a_second_of_traffic_and_dropped_after_three() {
+    let mut wire = Wire::joined_pair();
+    wire.run_for(2_000);
+    wire.deaf = true;
+    let now = wire.now;
+    wire.sides[0].agent.handle_traffic(path(SHARER), Traffic { sent: true, received: false }, now);
+    wire.run_for(1_000);
+    assert_eq!(wire.sides[0].reasons, [Reason::FirstProven, Reason::Suspect]);
+    wire.run_for(3_500);
+    assert_eq!(wire.sides[0].reasons.last(), Some(&Reason::Silence));
+    assert_eq!(wire.sides[0].route, Route::default());
+    wire.deaf = false;
+    wire.run_until(|wire| wire.sides[0].route.primary.is_some(), 5_000);
+}
+
+#[test]
+fn a_suspect_that_answers_recovers_without_a_switch() {
+    let mut wire = Wire::joined_pair();
+    wire.run_for(2_000);
+    wire.deaf = true;
+    let now = wire.now;
+    wire.sides[0].agent.handle_traffic(path(SHARER), Traffic { sent: true, received: false }, now);
+    wire.run_for(1_000);
+    wire.deaf = false;
+    wire.run_for(1_000);
+    assert_eq!(wire.sides[0].reasons, [Reason::FirstProven, Reason::Suspect, Reason::Recovered]);
+}
+
+#[test]
+fn a_faster_path_of_the_same_kind_takes_over_and_a_slightly_faster_one_does_not() {
+    for (delay_ms, takes_over) in [(4, true), (38, false)] {
+        let mut wire = Wire::new(40);
+        wire.introduce();
+        wire.run_until(|wire| wire.joined(), 5_000);
+        wire.delays.insert("192.168.1.9:5000".parse().unwrap(), delay_ms);
+        let now = wire.now;
+        let host = Candidate::new(CandidateKind::Host, "192.168.1.9:5000".parse().unwrap());
+        wire.sides[0].agent.add_candidate(host, now);
+        wire.run_for(3_000);
+        assert_eq!(wire.sides[0].route.primary == Some(path("192.168.1.9:5000")), takes_over);
+    }
+}
+
+#[test]
+fn a_removed_link_takes_its_paths_along() {
+    let mut wire = Wire::joined_pair();
+    let now = wire.now;
+    wire.sides[0].agent.remove_link(LinkId::MAIN, now);
+    wire.run_for(10);
+    assert_eq!(wire.sides[0].route, Route::default());
+    assert_eq!(wire.sides[0].reasons.last(), Some(&Reason::LinkGone));
+}
+
+#[test]
+fn checks_without_the_keys_change_nothing() {
+    let mut wire = Wire::new(40);
+    wire.introduce();
+    let now = wire.now;
+    let stranger = CheckKeys { connector: "00".into(), sharer: "00".into(), ..keys() };
+    let forged = stun::check_request([1; 12], keys().username, Role::Sharer, &stranger.sharer);
+    let reflected = stun::check_request([1; 12], keys().username, Role::Connector, &keys().connector);
+    for datagram in [forged, reflected] {
+        wire.sides[0].agent.handle_check(path("192.0.2.66:6"), &datagram, now);
+    }
+    assert_eq!(wire.sides[0].agent.stats().unauthenticated, 2);
+    wire.run_for(3_000);
+    assert!(wire.log.iter().all(|sent| sent.to != "192.0.2.66:6".parse().unwrap()));
+}
+
+#[test]
+fn the_same_seed_sends_the_same_bytes() {
+    let run = || {
+        let mut wire = Wire::new(40);
+        wire.loss = Some(7);
+        wire.introduce();
+        wire.run_for(60_000);
+        wire.log
+    };
+    assert_eq!(run(), run());
+}
+
+fn path(text: &str) -> PathId {
+    PathId { link: LinkId::MAIN, remote: text.parse().unwrap() }
+}
+
+fn keys() -> CheckKeys {
+    let exchange = Exchange {
+        connector: PeerId::from_bytes([1; 32]),
+        connector_instance: Instance([1; 8]),
+        sharer: PeerId::from_bytes([2; 32]),
+        server: PeerId::from_bytes([3; 32]),
+        share: ShareId([4; 8]),
+        ticket: TicketId([5; 8]),
+    };
+    let secret = TicketSecret::from_bytes([6; 16]);
+    secret.check_keys(&exchange, Instance([2; 8]), Username([7; 8]), Nonce([8; 16]), Nonce([9; 16]))
+}
+
+/// What left, for the log.
+#[derive(Debug, PartialEq, Eq)]
+struct Sent {
+    at_ms: u64,
+    side: usize,
+    to: SocketAddr,
+    ttl: Option<u8>,
+    size: usize,
+}
+
+struct Side {
+    agent: PathAgent,
+    route: Route,
+    reasons: Vec<Reason>,
+    fresh_links: u32,
+}
+
+/// Two agents, side 0 the connector's, and what lies between: a delay, losses, a NAT of one line.
+struct Wire {
+    sides: [Side; 2],
+    start: Instant,
+    now: Instant,
+    rtt: Duration,
+    /// Addresses with a delay of their own.
+    delays: BTreeMap<SocketAddr, u64>,
+    /// (sender, its address) → the address that the other side sees.
+    rewrite: BTreeMap<(usize, SocketAddr), SocketAddr>,
+    /// The seed of one loss in ten.
+    loss: Option<u64>,
+    /// Nothing arrives.
+    deaf: bool,
+    flying: BTreeMap<(Instant, u64), (usize, SocketAddr, Vec<u8>)>,
+    sequence: u64,
+    log: Vec<Sent>,
+}
+
+impl Wire {
+    fn new(rtt_ms: u64) -> Self {
+        let start = Instant::now();
+        let side = |role, seed| Side {
+            agent: PathAgent::new(PathConfig::default(), role, keys(), [seed; 32], start),
+            route: Route::default(),
+            reasons: Vec::new(),
+            fresh_links: 0,
+        };
+        Self {
+            sides: [side(Role::Connector, 1), side(Role::Sharer, 2)],
+            start,
+            now: start,
+            rtt: Duration::from_millis(rtt_ms),
+            delays: BTreeMap::new(),
+            rewrite: BTreeMap::new(),
+            loss: None,
+            deaf: false,
+            flying: BTreeMap::new(),
+            sequence: 0,
+            log: Vec::new(),
+        }
+    }
+
+    fn joined_pair() -> Self {
+        let mut wire = Self::new(40);
+        wire.introduce();
+        wire.run_until(Self::joined, 5_000);
+        wire
+    }
+
+    /// Each side learns the other's reflexive candidate.
+    fn introduce(&mut self) {
+        for (side, remote) in [(0, SHARER), (1, CONNECTOR)] {
+            self.sides[side].agent.add_link(LinkId::MAIN, PathKind::Direct, self.now);
+            let candidate = Candidate::new(CandidateKind::Reflexive, remote.parse().unwrap());
+            self.sides[side].agent.add_candidate(candidate, self.now);
+        }
+    }
+
+    fn joined(&self) -> bool {
+        self.sides.iter().all(|side| side.route.primary.is_some())
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        self.now.duration_since(self.start).as_millis() as u64
+    }
+
+    fn run_for(&mut self, ms: u64) {
+        let end = self.now + Duration::from_millis(ms);
+        self.run(|_| false, end);
+    }
+
+    fn run_until(&mut self, done: impl Fn(&Self) -> bool, limit_ms: u64) {
+        let end = self.now + Duration::from_millis(limit_ms);
+        self.run(&done, end);
+        assert!(done(self), "not within {limit_ms} ms; {:?}", self.log);
+    }
+
+    fn run(&mut self, done: impl Fn(&Self) -> bool, end: Instant) {
+        for _ in 0..1_000_000 {
+            self.drain();
+            if done(self) {
+                return;
+            }
+            let arrival = self.flying.keys().next().map(|(at, _)| *at);
+            let timers = self.sides.iter().filter_map(|side| side.agent.poll_timeout()).min();
+            let next = arrival.into_iter().chain(timers).min().filter(|next| *next <= end);
+            let Some(next) = next else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            while let Some(entry) = self.flying.first_entry().filter(|entry| entry.key().0 <= self.now) {
+                let (to, from, payload) = entry.remove();
+                let path = PathId { link: LinkId::MAIN, remote: from };
+                self.sides[to].agent.handle_check(path, &payload, self.now);
+                self.drain();
+            }
+            for side in &mut self.sides {
+                side.agent.handle_timeout(self.now);
+            }
+        }
+        panic!("a timer that never moves: {:?}", self.sides.each_ref().map(|side| side.agent.poll_timeout()));
+    }
+
+    fn drain(&mut self) {
+        for index in 0..2 {
+            while let Some(transmit) = self.sides[index].agent.poll_transmit() {
+                self.fly(index, transmit);
+            }
+            let side = &mut self.sides[index];
+            while let Some(event) = side.agent.poll_event() {
+                match event {
+                    PathEvent::Route { route, reason, .. } => {
+                        side.route = route;
+                        side.reasons.push(reason);
+                    }
+                    PathEvent::FreshLinkWanted => side.fresh_links += 1,
+                    PathEvent::Accept(_) => {}
+                }
+            }
+        }
+    }
+
+    fn fly(&mut self, index: usize, transmit: CheckTransmit) {
+        let CheckTransmit { path, ttl, payload } = transmit;
+        let at_ms = self.elapsed_ms();
+        self.log.push(Sent { at_ms, side: index, to: path.remote, ttl, size: payload.len() });
+        self.sequence += 1;
+        let lost = self.loss.is_some_and(|seed| {
+            (seed * 7919 + self.sequence).wrapping_mul(6_364_136_223_846_793_005) >> 33 & 0x3ff < 102
+        });
+        if self.deaf || lost || ttl.is_some() {
+            return;
+        }
+        // What the far side sends back to a special address comes from that address again.
+        let own: SocketAddr = [CONNECTOR, SHARER][index].parse().unwrap();
+        let special = self.delays.keys().next().copied().filter(|_| self.last_special(index, &path));
+        let seen = special.or_else(|| self.rewrite.get(&(index, own)).copied()).unwrap_or(own);
+        let delay = self.delays.get(&path.remote).or_else(|| self.delays.get(&seen)).copied();
+        let delay = delay.map_or(self.rtt, Duration::from_millis) / 2;
+        self.flying.insert((self.now + delay, self.sequence), (1 - index, seen, payload));
+    }
+
+    /// Whether the sharer answers over its special address: the connector's check came to it.
+    fn last_special(&self, index: usize, path: &PathId) -> bool {
+        index == 1
+            && path.remote == CONNECTOR.parse().unwrap()
+            && self.log.iter().rev().skip(1).find(|sent| sent.side == 0).is_some_and(|sent| {
+                self.delays.contains_key(&sent.to)
+            })
+    }
+}
