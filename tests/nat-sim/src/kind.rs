@@ -1,0 +1,315 @@
+//! The kinds of access that `CLI.md` names, and the routers that each stands for.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::nat::{Allocation, Dependence, Hairpin, Policy};
+
+/// Ports of one subscriber's block at a carrier.
+const CARRIER_BLOCK: u16 = 1008;
+
+/// The classic behaviours, least strict first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Behaviour {
+    /// No NAT: a public address.
+    Open,
+    /// Endpoint-independent mapping and filtering.
+    FullCone,
+    /// Endpoint-independent mapping, address-dependent filtering.
+    AddressRestricted,
+    /// Endpoint-independent mapping, address-and-port-dependent filtering: a Linux masquerade.
+    PortRestricted,
+    /// Address-and-port-dependent mapping and filtering, each new port one above the last.
+    SymmetricSequential,
+    /// The same with random ports: a Linux masquerade with `fully-random`.
+    SymmetricRandom,
+}
+
+impl Behaviour {
+    /// All of them, least strict first.
+    pub const ALL: [Self; 6] = [
+        Self::Open,
+        Self::FullCone,
+        Self::AddressRestricted,
+        Self::PortRestricted,
+        Self::SymmetricSequential,
+        Self::SymmetricRandom,
+    ];
+
+    /// Its name in `CLI.md`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::FullCone => "full-cone",
+            Self::AddressRestricted => "address-restricted",
+            Self::PortRestricted => "port-restricted",
+            Self::SymmetricSequential => "symmetric-sequential",
+            Self::SymmetricRandom => "symmetric-random",
+        }
+    }
+
+    /// Whether each remote endpoint sees another port.
+    #[must_use]
+    pub const fn is_symmetric(self) -> bool {
+        matches!(self, Self::SymmetricSequential | Self::SymmetricRandom)
+    }
+
+    /// On what its filter depends.
+    #[must_use]
+    pub const fn filtering(self) -> Dependence {
+        match self {
+            Self::Open | Self::FullCone => Dependence::EndpointIndependent,
+            Self::AddressRestricted => Dependence::AddressDependent,
+            Self::PortRestricted | Self::SymmetricSequential | Self::SymmetricRandom => {
+                Dependence::AddressAndPortDependent
+            }
+        }
+    }
+
+    /// Its router; none for [`Self::Open`].
+    #[must_use]
+    pub fn policy(self) -> Option<Policy> {
+        let cone = Policy::nat(Dependence::EndpointIndependent, self.filtering());
+        let symmetric = Policy::nat(Dependence::AddressAndPortDependent, self.filtering());
+        match self {
+            Self::Open => None,
+            Self::FullCone | Self::AddressRestricted | Self::PortRestricted => Some(cone),
+            Self::SymmetricSequential => Some(symmetric.allocating(Allocation::Sequential { step: 1 })),
+            Self::SymmetricRandom => Some(symmetric.allocating(Allocation::Random)),
+        }
+    }
+}
+
+/// A router's behaviour, and whether an early probe may take the reply tuple (the suffix `+leaky`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Edge {
+    /// Mapping, filtering and allocation.
+    pub behaviour: Behaviour,
+    /// Whether it tracks strangers. Nothing is there to leak at an open edge.
+    pub leaky: bool,
+}
+
+impl Edge {
+    fn policy(self) -> Option<Policy> {
+        let policy = self.behaviour.policy()?;
+        Some(if self.leaky { policy.leaky() } else { policy })
+    }
+
+    /// The same behaviour as a carrier gives it: where home routers keep ports, from a block.
+    fn carrier_policy(self) -> Option<Policy> {
+        let policy = self.policy()?;
+        Some(match policy.allocation {
+            Allocation::Preserving | Allocation::PreservingUntilClash => {
+                policy.allocating(Allocation::RandomInBlock { size: CARRIER_BLOCK })
+            }
+            Allocation::Sequential { .. } | Allocation::Random | Allocation::RandomInBlock { .. } => policy,
+        })
+    }
+}
+
+/// How a host reaches the Internet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Through one router, or none.
+    Home(Edge),
+    /// Through a home router and a carrier's, both of this behaviour; both leaky where it is.
+    Cgnat(Edge),
+    /// Through a router that passes no UDP.
+    UdpBlocked,
+    /// With a global IPv6 address behind a stateful firewall, and without IPv4.
+    Ipv6Firewall,
+    /// On one LAN with every other host of this kind, behind a port-restricted router.
+    SameLan,
+    /// Behind one port-restricted router with every other host of this kind, each on a LAN of its own
+    /// between which the router routes. It has no hairpin.
+    SameNat,
+    /// The same, but the LANs can't reach each other (guest Wi-Fi), and the router has a hairpin that
+    /// shows the external source.
+    SameNatHairpin,
+}
+
+impl Kind {
+    /// A public address, IPv4 and IPv6.
+    pub const OPEN: Self = Self::of(Behaviour::Open);
+    /// See [`Behaviour::FullCone`].
+    pub const FULL_CONE: Self = Self::of(Behaviour::FullCone);
+    /// See [`Behaviour::AddressRestricted`].
+    pub const ADDRESS_RESTRICTED: Self = Self::of(Behaviour::AddressRestricted);
+    /// See [`Behaviour::PortRestricted`].
+    pub const PORT_RESTRICTED: Self = Self::of(Behaviour::PortRestricted);
+    /// See [`Behaviour::SymmetricSequential`].
+    pub const SYMMETRIC_SEQUENTIAL: Self = Self::of(Behaviour::SymmetricSequential);
+    /// See [`Behaviour::SymmetricRandom`].
+    pub const SYMMETRIC_RANDOM: Self = Self::of(Behaviour::SymmetricRandom);
+
+    /// A home of this behaviour, not leaky.
+    #[must_use]
+    pub const fn of(behaviour: Behaviour) -> Self {
+        Self::Home(Edge { behaviour, leaky: false })
+    }
+
+    /// The same with a router that tracks strangers. Kinds without such a variant stay as they are.
+    #[must_use]
+    pub const fn leaky(self) -> Self {
+        match self {
+            Self::Home(Edge { behaviour, .. }) => Self::Home(Edge { behaviour, leaky: true }),
+            Self::Cgnat(Edge { behaviour, .. }) => Self::Cgnat(Edge { behaviour, leaky: true }),
+            Self::UdpBlocked | Self::Ipv6Firewall | Self::SameLan | Self::SameNat | Self::SameNatHairpin => {
+                self
+            }
+        }
+    }
+
+    /// The same with a carrier's NAT of the same behaviour above it. Only a home with a NAT has that.
+    #[must_use]
+    pub const fn behind_carrier(self) -> Self {
+        match self {
+            Self::Home(edge) if !matches!(edge.behaviour, Behaviour::Open) => Self::Cgnat(edge),
+            Self::Home(_)
+            | Self::Cgnat(_)
+            | Self::UdpBlocked
+            | Self::Ipv6Firewall
+            | Self::SameLan
+            | Self::SameNat
+            | Self::SameNatHairpin => self,
+        }
+    }
+
+    /// Every kind that has a name, in the order in which a matrix shows them.
+    #[must_use]
+    pub fn all() -> Vec<Self> {
+        let plain = Behaviour::ALL.map(Self::of);
+        let leaky = plain.map(Self::leaky);
+        let routers = plain.iter().chain(&leaky).filter(|kind| kind.layers() > 0);
+        let carriers: Vec<Self> = routers.map(|kind| kind.behind_carrier()).collect();
+        let rest = [Self::UdpBlocked, Self::Ipv6Firewall, Self::SameLan, Self::SameNat, Self::SameNatHairpin];
+        plain.into_iter().chain(leaky).chain(carriers).chain(rest).collect()
+    }
+
+    /// Routers that translate or filter between the host and the public core. A priming packet must have a
+    /// TTL of one more than this.
+    #[must_use]
+    pub const fn layers(self) -> u8 {
+        match self {
+            Self::Home(Edge { behaviour: Behaviour::Open, .. }) => 0,
+            Self::Home(_)
+            | Self::UdpBlocked
+            | Self::Ipv6Firewall
+            | Self::SameLan
+            | Self::SameNat
+            | Self::SameNatHairpin => 1,
+            Self::Cgnat(_) => 2,
+        }
+    }
+
+    /// Whether all hosts of this kind share one router.
+    #[must_use]
+    pub const fn shares_a_router(self) -> bool {
+        matches!(self, Self::SameLan | Self::SameNat | Self::SameNatHairpin)
+    }
+
+    /// Its routers' behaviour, the host's own first.
+    #[must_use]
+    pub fn policies(self) -> Vec<Policy> {
+        let port_restricted = Behaviour::PortRestricted.policy();
+        match self {
+            Self::Home(edge) => edge.policy().into_iter().collect(),
+            Self::Cgnat(edge) => edge.policy().into_iter().chain(edge.carrier_policy()).collect(),
+            Self::UdpBlocked => {
+                port_restricted.map(|policy| Policy { passes_udp: false, ..policy }).into_iter().collect()
+            }
+            Self::Ipv6Firewall => vec![Policy::firewall()],
+            Self::SameLan | Self::SameNat => port_restricted.into_iter().collect(),
+            Self::SameNatHairpin => port_restricted
+                .map(|policy| policy.hairpinning(Hairpin::ExternalSource))
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Display for Edge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let suffix = if self.leaky { "+leaky" } else { "" };
+        write!(f, "{}{suffix}", self.behaviour.name())
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Home(edge) => edge.fmt(f),
+            Self::Cgnat(edge) => write!(f, "cgnat({edge})"),
+            Self::UdpBlocked => f.write_str("udp-blocked"),
+            Self::Ipv6Firewall => f.write_str("ipv6-firewall"),
+            Self::SameLan => f.write_str("same-lan"),
+            Self::SameNat => f.write_str("same-nat"),
+            Self::SameNatHairpin => f.write_str("same-nat+hairpin"),
+        }
+    }
+}
+
+/// A name that no kind has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownKind {
+    name: String,
+}
+
+impl fmt::Display for UnknownKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no NAT kind is named `{}`: `nat-sim list` shows them all", self.name)
+    }
+}
+
+impl Error for UnknownKind {}
+
+impl FromStr for Kind {
+    type Err = UnknownKind;
+
+    /// Reads the names that [`Kind`] prints.
+    fn from_str(name: &str) -> Result<Self, UnknownKind> {
+        let kinds = Self::all();
+        let found = kinds.into_iter().find(|kind| kind.to_string() == name);
+        found.ok_or_else(|| UnknownKind { name: name.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_is_read_back_from_its_name_and_no_two_share_one() {
+        let mut names: Vec<String> = Kind::all().iter().map(Kind::to_string).collect();
+        for (kind, name) in Kind::all().into_iter().zip(&names) {
+            assert_eq!(name.parse(), Ok(kind));
+        }
+        assert_eq!(names.len(), 27);
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), 27);
+    }
+
+    #[test]
+    fn a_wrong_name_is_an_error_that_says_where_the_names_are() {
+        for name in ["", "easy", "open ", "cgnat(open)", "cgnat(cgnat(full-cone))", "udp-blocked+leaky"] {
+            let error = name.parse::<Kind>().unwrap_err().to_string();
+            assert!(error.contains("nat-sim list") && error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_kind_has_as_many_policies_as_layers() {
+        for kind in Kind::all() {
+            assert_eq!(kind.policies().len(), usize::from(kind.layers()), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_leaky_carrier_leaks_at_both_layers() {
+        let kind: Kind = "cgnat(port-restricted+leaky)".parse().unwrap();
+        assert!(kind.policies().iter().all(|policy| policy.strangers == crate::nat::Strangers::Tracked));
+    }
+}
