@@ -1,0 +1,4 @@
+mod endpoints;
+mod fake;
+mod receiving;
+mod sending;
