@@ -98,16 +98,16 @@ fn scope_v6(ip: Ipv6Addr) -> Scope {
 /// Which of the candidates that a peer claims for itself may be tried.
 ///
 /// A peer may name its local addresses. A global IPv4 address counts only if the server observed that
-/// very IP for it; loopback only where `loopback` says that both sides are on this machine. What is
-/// dropped was never a reason to refuse the rest.
+/// very IP for it. A loopback address can't be claimed; the server may observe one, and it counts where
+/// `loopback` says that our own session is on this machine too. What is dropped was never a reason to
+/// refuse the rest.
 pub fn believable(claimed: &[Candidate], observed: Option<SocketAddr>, loopback: bool) -> Vec<Candidate> {
     let observed_ip = observed.map(|addr| canonical(addr).ip());
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in claimed.iter().take(MAX_CANDIDATES) {
         let candidate = Candidate::new(candidate.kind, candidate.addr);
         let believed = match scope(candidate.addr) {
-            Scope::Unusable => false,
-            Scope::Loopback => loopback,
+            Scope::Unusable | Scope::Loopback => false,
             Scope::Local => true,
             Scope::Global => candidate.addr.is_ipv6() || observed_ip == Some(candidate.addr.ip()),
         };
@@ -159,7 +159,14 @@ mod tests {
     #[test]
     fn a_mapped_loopback_is_loopback() {
         assert_eq!(scope("[::ffff:127.0.0.1]:1".parse().unwrap()), Scope::Loopback);
-        assert!(believable(&[host("[::ffff:127.0.0.1]:1")], None, false).is_empty());
+    }
+
+    #[test]
+    fn loopback_is_believed_of_the_server_alone_and_only_on_its_machine() {
+        let loopback: SocketAddr = "127.0.0.1:22".parse().unwrap();
+        assert!(believable(&[host("127.0.0.1:22")], None, true).is_empty());
+        assert!(believable(&[], Some(loopback), false).is_empty());
+        assert_eq!(believable(&[], Some(loopback), true).len(), 1);
     }
 
     #[test]
