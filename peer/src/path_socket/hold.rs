@@ -15,7 +15,8 @@ use tokio::time::Instant;
 /// own copy would come first.
 pub(super) const HOLD_TIME: Duration = Duration::from_millis(100);
 
-/// Packets and bytes held for one source: a first flight, and a GSO batch on a new path. The newest is dropped.
+/// Packets and bytes held for one source: a first flight, and a GSO batch on a new path. The newest is
+/// dropped.
 const MAX_SOURCE_PACKETS: usize = 16;
 const MAX_SOURCE_BYTES: usize = 32 * 1024;
 

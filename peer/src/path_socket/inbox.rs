@@ -15,8 +15,8 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::lock;
 use super::stats::{DropReason, Drops};
 
-/// How long a link that failed to receive is left alone. Most failures pass or the link is removed; until then
-/// it may take ten looks a second.
+/// How long a link that failed to receive is left alone. Most failures pass or the link is removed; until
+/// then it may take ten looks a second.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The task that receives: quinn's endpoint driver.
@@ -156,7 +156,7 @@ impl Source {
         if self.failures == 1 {
             tracing::warn!(link = self.id.0, %error, "a link fails to receive; the others go on");
         } else {
-            tracing::debug!(link = self.id.0, %error, failures = self.failures, "a link still fails to receive");
+            tracing::debug!(link = self.id.0, %error, failures = self.failures, "a link still fails");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! quinn's socket over many paths.
 //!
 //! To quinn each remote peer is one address for ever, a random private IPv6 address made by
-//! [`PathSocket::open_remote`]. What is sent to that address leaves by the remote's route, and what arrives by a
-//! path that was accepted for the remote goes up as sent from that address. QUIC never sees a path change.
+//! [`PathSocket::open_remote`]. What is sent to that address leaves by the remote's route, and what arrives
+//! by a path that was accepted for the remote goes up as sent from that address. QUIC never sees a path
+//! change.
 //!
 //! ```text
 //!   quinn ── fd12:…:1 ──▶ route {primary, also} ──▶ link 0 (UDP)   192.0.2.7:4433
@@ -14,16 +15,17 @@
 //! The rules that keep quinn alive are its own, learned from its source, and each has a test here:
 //!
 //! - Receiving never fails, for an error would end every connection. A link that fails is left alone a while.
-//! - Sending fails with `WouldBlock` only, for any other error would end the connection; what has no way is lost,
-//!   as packets are. And after `WouldBlock` the connection waits for the very links that were full: see
-//!   [`poller`].
-//! - Segmentation offload both ways is forwarded, and so is whether packets may be fragmented, which would switch
-//!   MTU discovery off.
-//! - The socket looks like an IPv6 one, or quinn refuses private addresses; local addresses are not handed up, or
-//!   quinn would send from one that a later path doesn't have.
+//! - Sending fails with `WouldBlock` only, for any other error would end the connection; what has no way is
+//!   lost, as packets are. And after `WouldBlock` the connection waits for the very links that were full
+//!   (`poller.rs`).
+//! - Segmentation offload both ways is forwarded, and so is whether packets may be fragmented, which would
+//!   switch MTU discovery off.
+//! - The socket looks like an IPv6 one, or quinn refuses private addresses; local addresses are not handed
+//!   up, or quinn would send from one that a later path doesn't have.
 //! - What a link says about a packet is checked before it is believed: it may come from a relay.
 
 mod hold;
+mod hop;
 mod inbox;
 mod poller;
 mod stats;
@@ -46,11 +48,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use hold::Hold;
+use hop::Sent;
 use inbox::{Inbox, Receiver};
 use poller::{PathPoller, Waiter};
 use stats::Drops;
 pub use stats::{DropReason, PathStats, Stats};
-use table::{Hop, Table};
+use table::Table;
 
 /// STUN datagrams that wait for the shell. A check that is lost is sent again; one that waits long is worth
 /// nothing.
@@ -139,11 +142,11 @@ impl PathSocket {
         known
     }
 
-    /// Hands up what arrives by `path` as from `remote`, and what arrived by it in the last 100 ms. Tells whether
-    /// there is such a remote.
+    /// Hands up what arrives by `path` as from `remote`, and what arrived by it in the last 100 ms. Tells
+    /// whether there is such a remote.
     ///
-    /// A path is one remote's: the last that asked has it. A remote has 16 of them: a further one displaces the
-    /// one, off the route, that has been silent longest.
+    /// A path is one remote's: the last that asked has it. A remote has 16 of them: a further one displaces
+    /// the one, off the route, that has been silent longest.
     pub fn accept_from(&self, remote: SocketAddr, path: PathId) -> bool {
         let now = Instant::now();
         if !self.table_mut().accept(remote, path, now) {
@@ -268,52 +271,6 @@ impl PathSocket {
             self.drops.add(DropReason::HoldFull, cost.crowded_out);
         }
         meta.len = 0;
-    }
-}
-
-/// What became of a packet, or a batch, on one hop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Yes,
-    Full,
-    Refused,
-}
-
-impl Hop {
-    /// Sends by this hop, in as many batches as its link wants.
-    fn send(&self, transmit: &Transmit<'_>, drops: &Drops) -> Sent {
-        let packet = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let batch = packet * self.link.max_transmit_segments().max(1);
-        let mut left = transmit.contents;
-        loop {
-            let (contents, rest) = left.split_at(batch.min(left.len()));
-            let part = Transmit {
-                destination: self.path.remote,
-                ecn: transmit.ecn,
-                contents,
-                segment_size: Some(packet).filter(|&packet| packet < contents.len()),
-                src_ip: None,
-            };
-            match self.link.try_send(&part) {
-                Ok(()) => self.counters.sent(contents.len().div_ceil(packet), contents.len()),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if left.len() == transmit.contents.len() {
-                        return Sent::Full;
-                    }
-                    // To send it all again would send twice what has left.
-                    drops.add(DropReason::LinkFull, left.len().div_ceil(packet));
-                    return Sent::Yes;
-                }
-                Err(_) => {
-                    drops.add(DropReason::LinkRefused, left.len().div_ceil(packet));
-                    return Sent::Refused;
-                }
-            }
-            if rest.is_empty() {
-                return Sent::Yes;
-            }
-            left = rest;
-        }
     }
 }
 

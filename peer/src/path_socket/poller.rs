@@ -1,8 +1,8 @@
 //! Waiting until a packet can be sent, when "writable" depends on where it goes.
 //!
-//! quinn asks [`PathPoller::poll_writable`] without a destination, then calls `try_send` in the same breath on
-//! the same thread, and asks again at once when that would block. Were the answer then "writable", of another
-//! link perhaps, quinn would turn in a circle for ever. So:
+//! quinn asks [`PathPoller::poll_writable`] without a destination, then calls `try_send` in the same breath
+//! on the same thread, and asks again at once when that would block. Were the answer then "writable", of
+//! another link perhaps, quinn would turn in a circle for ever. So:
 //!
 //! 1. A poller that is not waiting says "writable", and leaves its [`Waiter`] on the thread.
 //! 2. `try_send` takes the waiter, and when all links of the route are full, notes them in it.

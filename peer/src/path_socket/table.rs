@@ -1,5 +1,6 @@
 //! Who is where: links, remotes, and the paths between.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use relay::net::Link;
 use tokio::time::Instant;
 
+use super::hop::Hop;
 use super::stats::{Counters, DropReason, PathStats};
 
 /// Remotes at a time. One more is refused: each is a peer that the shell has let in.
@@ -21,14 +23,6 @@ pub(super) const MAX_ACCEPTED: usize = 16;
 
 /// The port of every remote's address. It means nothing; QUIC wants one that is not 0.
 const REMOTE_PORT: u16 = 1;
-
-/// A path that is up, and the link that it goes by.
-#[derive(Debug, Clone)]
-pub(super) struct Hop {
-    pub(super) path: PathId,
-    pub(super) link: Arc<dyn Link>,
-    pub(super) counters: Arc<Counters>,
-}
 
 #[derive(Debug)]
 pub(super) struct Table {
@@ -98,8 +92,8 @@ impl Table {
             self.rng.fill_bytes(&mut bytes);
             bytes[0] = 0xfd;
             let remote = SocketAddr::from((Ipv6Addr::from(bytes), REMOTE_PORT));
-            if !self.remotes.contains_key(&remote) {
-                self.remotes.insert(remote, Remote::default());
+            if let Entry::Vacant(free) = self.remotes.entry(remote) {
+                free.insert(Remote::default());
                 return Some(remote);
             }
         }
@@ -126,8 +120,8 @@ impl Table {
         true
     }
 
-    /// Lets packets of `path` in as `remote`'s; tells whether there is such a remote. Of two remotes that want
-    /// one path, the later has it: a NAT gave the address to somebody else.
+    /// Lets packets of `path` in as `remote`'s; tells whether there is such a remote. Of two remotes that
+    /// want one path, the later has it: a NAT gave the address to somebody else.
     pub(super) fn accept(&mut self, remote: SocketAddr, path: PathId, now: Instant) -> bool {
         if !self.remotes.contains_key(&remote) {
             return false;
