@@ -128,7 +128,10 @@ mod tests {
             let last = classes.len().saturating_sub(1);
             let batch: Vec<(Class, Vec<u8>)> = (0_u8..)
                 .zip(&classes)
-                .map(|(n, &c)| (c, datagram(c, n, if usize::from(n) == last { tail.min(stride) } else { stride })))
+                .map(|(n, &class)| {
+                    let len = if usize::from(n) == last { tail.min(stride) } else { stride };
+                    (class, datagram(class, n, len))
+                })
                 .collect();
             let of = |quic: bool| batch.iter().filter(move |(c, _)| (*c == Class::Quic) == quic).cloned();
 

@@ -53,8 +53,8 @@ fn client(key: Arc<CertifiedKey>, server: PeerId, alpn: &[u8]) -> QuicClientConf
     QuicClientConfig::try_from(config).expect("ring has QUIC's initial cipher suite")
 }
 
-/// The server's half: we are `key`, we speak any of `alpns`, the first one preferred, with any client that has
-/// a key.
+/// The server's half: we are `key`, we speak any of `alpns`, the first one preferred, with any client that
+/// has a key.
 pub fn server_config(key: &SecretKey, alpns: &[&[u8]]) -> QuicServerConfig {
     server(certified(key), alpns)
 }
