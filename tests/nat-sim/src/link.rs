@@ -230,14 +230,14 @@ mod tests {
 
     #[test]
     fn uniform_loss_has_its_rate_and_bursty_loss_comes_in_runs() {
-        let lost = |quality| run(quality, 20_000, MS).iter().map(Result::is_err).collect::<Vec<_>>();
+        let lost = |quality| run(quality, 200_000, MS).iter().map(Result::is_err).collect::<Vec<_>>();
         let uniform = lost(Quality { loss: Loss::Uniform(0.05), ..Quality::default() });
         let loss = Loss::Bursty { to_bad: 0.01, to_good: 0.19, good: 0.0, bad: 1.0 };
         let bursty = lost(Quality { loss, ..Quality::default() });
         let count = |lost: &[bool]| lost.iter().filter(|lost| **lost).count();
         let pairs = |lost: &[bool]| lost.windows(2).filter(|pair| pair[0] && pair[1]).count();
-        assert!((850..1_150).contains(&count(&uniform)), "{}", count(&uniform));
-        assert!((750..1_250).contains(&count(&bursty)), "{}", count(&bursty));
+        assert!((9_600..10_400).contains(&count(&uniform)), "{}", count(&uniform));
+        assert!((8_800..11_200).contains(&count(&bursty)), "{}", count(&bursty));
         assert!(pairs(&bursty) > 8 * pairs(&uniform), "{} against {}", pairs(&bursty), pairs(&uniform));
     }
 

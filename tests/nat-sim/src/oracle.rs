@@ -26,8 +26,8 @@ pub enum Remedy {
     /// router's reply tuple.
     Prime,
     /// Priming can't help, because the router beyond the own one is the other side's: it works only if the
-    /// leaky side sends first.
-    LeakyFirst,
+    /// side that would be moved, and that the other wouldn't follow, sends first.
+    SendOrder,
     /// The ports that a sequential allocator will give out are guessed.
     Predict,
     /// Many sockets on the random side and many random ports from the other.
@@ -53,7 +53,7 @@ impl Remedy {
             Self::Hairpin => "hairpin",
             Self::PeerReflexive => "peer-reflexive",
             Self::Prime => "prime",
-            Self::LeakyFirst => "leaky-first",
+            Self::SendOrder => "send-order",
             Self::Predict => "predict",
             Self::Birthday => "birthday",
             Self::RelayOnly => "relay-only",
@@ -162,19 +162,17 @@ const CLASSIC: [[Remedy; 6]; 6] = {
 
 fn edges(between: Between, a: Edge, b: Edge) -> Remedy {
     let classic = CLASSIC[a.behaviour as usize][b.behaviour as usize];
-    let endangered = [a, b].map(can_be_moved);
+    let endangered = can_be_moved(a) || can_be_moved(b);
     // A side that was moved still meets one that takes any port of its address, and answers to it.
-    let harmed = can_be_moved(a) && is_picky(b) || can_be_moved(b) && is_picky(a);
-    match (classic, between) {
-        (Remedy::Plain | Remedy::PeerReflexive, Between::Core) if harmed => Remedy::Prime,
-        (Remedy::Plain | Remedy::PeerReflexive, Between::SharedLink) if harmed => {
-            if endangered == [true, true] { Remedy::RelayOnly } else { Remedy::LeakyFirst }
-        }
-        (Remedy::Plain, _) if endangered != [false, false] => Remedy::PeerReflexive,
-        (Remedy::Predict | Remedy::Birthday, Between::SharedLink) if endangered != [false, false] => {
-            Remedy::RelayOnly
-        }
-        _ => classic,
+    let harmed = (can_be_moved(a) && is_picky(b), can_be_moved(b) && is_picky(a));
+    match (classic, between, harmed) {
+        (Remedy::Predict | Remedy::Birthday, Between::SharedLink, _) if endangered => Remedy::RelayOnly,
+        (Remedy::Predict | Remedy::Birthday | Remedy::RelayOnly, ..) => classic,
+        (_, _, (false, false)) if endangered => Remedy::PeerReflexive,
+        (_, _, (false, false)) => classic,
+        (_, Between::Core, _) => Remedy::Prime,
+        (_, Between::SharedLink, (true, true)) => Remedy::RelayOnly,
+        (_, Between::SharedLink, _) => Remedy::SendOrder,
     }
 }
 
@@ -238,7 +236,7 @@ mod tests {
         let leaky = Kind::PORT_RESTRICTED.leaky();
         let across = |a, b| direct_path_possible_across(Between::SharedLink, a, b);
         assert_eq!(across(leaky, leaky), Remedy::RelayOnly);
-        assert_eq!(across(leaky, Kind::PORT_RESTRICTED), Remedy::LeakyFirst);
-        assert!(expectations().iter().any(|row| row.remedy == Remedy::LeakyFirst));
+        assert_eq!(across(leaky, Kind::PORT_RESTRICTED), Remedy::SendOrder);
+        assert!(expectations().iter().any(|row| row.remedy == Remedy::SendOrder));
     }
 }

@@ -12,8 +12,6 @@
 //! drained of all that it wants sent before anyone gets the next input.
 
 mod plan;
-#[cfg(test)]
-mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -109,6 +107,12 @@ impl<N: Node> World<N> {
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.now.saturating_duration_since(self.start)
+    }
+
+    /// The virtual time.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.now
     }
 
     /// The seed of all chance in it.

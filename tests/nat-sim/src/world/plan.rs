@@ -34,6 +34,9 @@ pub struct Seat<'a> {
     pub is_server: bool,
     /// Its own addresses.
     pub addresses: &'a [IpAddr],
+    /// The port of its main socket, `SocketId(0)`, which is open on all addresses before anything happens. A
+    /// server's sockets are those of its entry in `servers`.
+    pub port: u16,
     /// The sockets of all servers.
     pub servers: &'a [ServerSockets],
     /// A seed for this node alone.
@@ -194,16 +197,18 @@ impl Plan {
     /// The same with virtual time starting at `start`.
     pub fn build_at<N: Node>(&self, start: Instant, mut node_at: impl FnMut(&Seat<'_>) -> N) -> World<N> {
         let built = Builder::new(self, start).build();
-        let Builder { net, hosts, routers, homes, servers, .. } = built;
+        let Builder { mut net, hosts, routers, homes, servers, .. } = built;
         let count = hosts.len();
         let mut nodes = Vec::with_capacity(count);
         for (n, (name, kind, is_server)) in hosts.iter().enumerate() {
+            let port = net.open(HostId(n), SocketId(0), None).port();
             nodes.push(node_at(&Seat {
                 host: HostId(n),
                 name,
                 kind: *kind,
                 is_server: *is_server,
                 addresses: net.addresses(HostId(n)),
+                port,
                 servers: &servers,
                 seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64 + 1),
                 start,
