@@ -6,6 +6,7 @@ use std::time::Duration;
 use proto::key::SecretKey;
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 
 /// A connection between peers outlives its paths: the paths' own machine decides, long before this, what is
 /// alive.
@@ -82,6 +83,14 @@ impl ResetKey {
             .expect("64 bytes are fewer than HKDF's 255 blocks");
         Self(bytes)
     }
+
+    /// The key by which an endpoint knows its own connection ids again.
+    fn connection_ids(&self) -> u64 {
+        const LABEL: &[u8] = b"culvert quic connection id key 1";
+        let tag = ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &self.0), LABEL);
+        let (head, _) = tag.as_ref().split_first_chunk().expect("a tag of SHA-256 has 32 bytes");
+        u64::from_le_bytes(*head)
+    }
 }
 
 impl std::fmt::Debug for ResetKey {
@@ -93,8 +102,11 @@ impl std::fmt::Debug for ResetKey {
 /// What every endpoint of Culvert has in common, client or server. With a `seed` the endpoint's own choices
 /// are the same in each run.
 pub fn endpoint_config(reset_key: &ResetKey, seed: Option<[u8; 32]>) -> EndpointConfig {
+    let connection_ids = reset_key.connection_ids();
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key.0);
     let mut config = EndpointConfig::new(Arc::new(reset_key));
+    // quinn resets only what has an id of its own making, and draws that key anew at each start.
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_ids)));
     // Without the fixed bit a QUIC packet looks like anything: STUN shares the port (RFC 9443).
     config.grease_quic_bit(false);
     config.rng_seed(seed);

@@ -1,1 +1,24 @@
-//! Placeholder.
+//! Culvert's public server: sessions, matchmaking and STUN on one UDP port, and what it says of itself over
+//! HTTP.
+//!
+//! [`Server`] is all of it. The `rendezvous` program runs one with the options of its command line, and a
+//! `peer` that shares without any server runs one of its own.
+
+mod accept;
+mod admin;
+mod bound;
+pub mod config;
+mod front;
+mod http;
+pub mod identity;
+mod server;
+mod sessions;
+mod socket;
+pub mod stats;
+pub mod well_known;
+
+pub use bound::StartError;
+pub use config::{Alternate, Bind, Limits, ServerConfig};
+pub use server::Server;
+pub use stats::Stats;
+pub use well_known::{WellKnown, WellKnownRelay};

@@ -1,0 +1,159 @@
+//! What a server is told before it starts.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use proto::limit::Rate;
+use proto::matchmaker::MatchmakerConfig;
+use std::time::Duration;
+
+/// The port of STUN (RFC 8489 §18.3), for STUN and QUIC alike.
+pub const UDP_PORT: u16 = 3478;
+
+/// The port of the HTTP side.
+pub const HTTP_PORT: u16 = 8080;
+
+/// The port of the operator's side.
+pub const ADMIN_PORT: u16 = 9090;
+
+/// An address to listen on, and what to do when it is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bind {
+    /// The address. Port 0 lets the system choose.
+    pub addr: SocketAddr,
+    /// Whether any other port of the same address will do.
+    pub or_any_port: bool,
+}
+
+impl Bind {
+    /// This address and no other.
+    pub const fn exactly(addr: SocketAddr) -> Self {
+        Self { addr, or_any_port: false }
+    }
+
+    /// This address, or one on a free port.
+    pub const fn preferring(addr: SocketAddr) -> Self {
+        Self { addr, or_any_port: true }
+    }
+
+    /// Binds with `bind`, on the port asked for or, where that is allowed, on a free one.
+    pub(crate) fn bind<T>(self, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
+        match bind(self.addr) {
+            Err(_) if self.or_any_port => bind(SocketAddr::new(self.addr.ip(), 0)),
+            result => result,
+        }
+    }
+}
+
+/// Further UDP addresses, which answer STUN alone: at a second port a peer sees whether its NAT maps by port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alternate {
+    /// The next port of the main address, or none where that is taken; a free one where the main port was
+    /// left to the system.
+    NextPort,
+    /// These.
+    At(Vec<Bind>),
+}
+
+/// How much strangers may have of the server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// QUIC handshakes under way from which on a client has to prove its address first (RFC 9000 §8.1.2). One
+    /// round trip more under attack, none otherwise.
+    pub retry_above: usize,
+    /// QUIC handshakes under way at most, 50 kB each.
+    pub handshakes: usize,
+    /// How long a handshake may take: several retransmissions on a slow path.
+    pub handshake: Duration,
+    /// Handshakes from one prefix. A carrier's NAT after an outage, and no more than a core's worth.
+    pub handshakes_each: Rate,
+    /// Handshakes in all: what two cores can do.
+    pub handshakes_total: Rate,
+    /// Messages that wait for one session that reads slowly; one more closes it. 700 bytes each at the most.
+    pub queue: usize,
+    /// TCP connections to the HTTP side, in all and from one prefix.
+    pub http_connections: (usize, usize),
+    /// TCP connections to the operator's side.
+    pub admin_connections: usize,
+    /// How long a client may take to send the head of a request.
+    pub http_head: Duration,
+    /// How long a TCP connection may live, whatever it does: nothing here takes long to say.
+    pub http_life: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            retry_above: 128,
+            handshakes: 2048,
+            handshake: Duration::from_secs(10),
+            handshakes_each: Rate { burst: 1000, refill: Duration::from_millis(5) },
+            handshakes_total: Rate { burst: 4000, refill: Duration::from_millis(1) },
+            queue: 256,
+            http_connections: (1024, 128),
+            admin_connections: 64,
+            http_head: Duration::from_secs(10),
+            http_life: Duration::from_secs(60),
+        }
+    }
+}
+
+/// What a server is told. The default is the program's.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// STUN and QUIC.
+    pub udp: Bind,
+    /// Further UDP addresses.
+    pub udp_alternate: Alternate,
+    /// The HTTP side.
+    pub http: Bind,
+    /// The operator's side; none has no metrics.
+    pub admin: Option<Bind>,
+    /// The domain of the gateway's subdomains.
+    pub domain: String,
+    /// How the outside reaches the HTTP side, when a proxy stands in front.
+    pub public_url: Option<hyper::Uri>,
+    /// Whether the `echo` datagram is answered.
+    pub echo: bool,
+    /// What the sessions may do.
+    pub matchmaker: MatchmakerConfig,
+    /// What strangers may do.
+    pub limits: Limits,
+    /// Makes the QUIC endpoint's own choices the same in each run, for a laboratory.
+    pub seed: Option<[u8; 32]>,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        Self {
+            udp: Bind::exactly(SocketAddr::new(any, UDP_PORT)),
+            udp_alternate: Alternate::NextPort,
+            http: Bind::exactly(SocketAddr::new(any, HTTP_PORT)),
+            admin: Some(Bind::exactly(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),
+            domain: "localhost".to_owned(),
+            public_url: None,
+            echo: true,
+            matchmaker: MatchmakerConfig::default(),
+            limits: Limits::default(),
+            seed: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bind(bind: Bind, taken: u16) -> io::Result<SocketAddr> {
+        bind.bind(|addr| if addr.port() == taken { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(addr) })
+    }
+
+    #[test]
+    fn a_preferred_port_is_given_up_only_where_it_is_taken() {
+        let addr = "127.0.0.1:9".parse().unwrap();
+        assert_eq!(bind(Bind::preferring(addr), 8).unwrap(), addr);
+        assert_eq!(bind(Bind::preferring(addr), 9).unwrap().port(), 0);
+        assert!(bind(Bind::exactly(addr), 9).is_err());
+    }
+}

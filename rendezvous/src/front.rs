@@ -1,0 +1,169 @@
+//! The public HTTP side: what this server is, for programs and for people.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderValue};
+use hyper::{Request, StatusCode, Uri};
+use proto::id::PeerId;
+use relay::net::{BoxFuture, Net};
+use tokio::time::{Duration, Instant, timeout};
+
+use crate::http::{Page, Pages, page, text};
+use crate::well_known::{self, WellKnown, reached_at};
+
+/// How long the address of the public URL's host is believed, and how long looking it up may take.
+const RESOLVED: Duration = Duration::from_secs(60);
+const RESOLVING: Duration = Duration::from_secs(2);
+
+/// All that this server says of itself in public.
+#[derive(Debug)]
+pub(crate) struct Front {
+    pub(crate) net: Arc<dyn Net>,
+    pub(crate) peer_id: PeerId,
+    pub(crate) udp: Vec<SocketAddr>,
+    pub(crate) udp_alternate: Vec<SocketAddr>,
+    pub(crate) http: SocketAddr,
+    pub(crate) domain: String,
+    pub(crate) public_url: Option<Uri>,
+    /// The public URL's host, and until when that holds.
+    pub(crate) public_ip: Mutex<Option<(IpAddr, Instant)>>,
+}
+
+impl Front {
+    /// The document, for somebody who reached this machine at `asked`.
+    pub(crate) fn well_known(&self, asked: IpAddr) -> WellKnown {
+        WellKnown {
+            version: well_known::VERSION,
+            peer_id: self.peer_id,
+            udp: reached_at(&self.udp, asked),
+            udp_alternate: reached_at(&self.udp_alternate, asked),
+            relays: Vec::new(),
+            domain: self.domain.clone(),
+        }
+    }
+
+    /// The address by which the outside reaches this machine: the public URL's, or the one that `from` asked.
+    async fn asked_by(&self, from: SocketAddr) -> IpAddr {
+        if let Some(ip) = self.public_ip().await {
+            return ip;
+        }
+        if !self.http.ip().is_unspecified() {
+            return self.http.ip();
+        }
+        // A listener doesn't tell at which of its addresses a stream arrived; the route back does.
+        self.net.source_for(from).unwrap_or(self.http.ip())
+    }
+
+    async fn public_ip(&self) -> Option<IpAddr> {
+        let host = self.public_url.as_ref()?.host()?;
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        if let Ok(ip) = host.parse() {
+            return Some(ip);
+        }
+        let known = *self.public_ip.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((ip, until)) = known
+            && Instant::now() < until
+        {
+            return Some(ip);
+        }
+        let resolved = timeout(RESOLVING, self.net.resolve(host, self.http.port())).await;
+        // An old answer is better than none.
+        let ip = resolved
+            .ok()
+            .and_then(Result::ok)
+            .and_then(|all| Some(all.first()?.ip()))
+            .or(known.map(|k| k.0))?;
+        *self.public_ip.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((ip, Instant::now() + RESOLVED));
+        Some(ip)
+    }
+
+    /// The URL to give to `--server`, with the identity to expect there.
+    fn server_url(&self, asked: IpAddr) -> String {
+        match &self.public_url {
+            Some(url) if url.scheme_str() == Some("https") => {
+                url.to_string().trim_end_matches('/').to_owned()
+            }
+            Some(url) => format!("{}#{}", url.to_string().trim_end_matches('/'), self.peer_id),
+            None => format!("http://{}#{}", SocketAddr::new(asked, self.http.port()), self.peer_id),
+        }
+    }
+
+    fn document(&self, asked: IpAddr) -> Page {
+        match serde_json::to_vec(&self.well_known(asked)) {
+            Ok(json) => page(StatusCode::OK, "application/json", json),
+            Err(error) => {
+                tracing::error!("the document about this server has no JSON form: {error}");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "")
+            }
+        }
+    }
+
+    fn landing(&self, asked: IpAddr, browser: bool) -> Page {
+        let url = self.server_url(asked);
+        if !browser {
+            return text(StatusCode::OK, landing_text(&self.domain, &url));
+        }
+        let mut page = page(
+            StatusCode::OK,
+            "text/html; charset=utf-8",
+            landing_html(&escape(&self.domain), &escape(&url)),
+        );
+        let policy = HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'");
+        page.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+        page
+    }
+}
+
+impl Pages for Front {
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, from: SocketAddr) -> BoxFuture<'a, Page> {
+        Box::pin(async move {
+            match request.uri().path() {
+                well_known::PATH => self.document(self.asked_by(from).await),
+                "/" => {
+                    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+                    let browser = accept.is_some_and(|accept| accept.contains("text/html"));
+                    self.landing(self.asked_by(from).await, browser)
+                }
+                _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
+            }
+        })
+    }
+}
+
+fn landing_text(domain: &str, url: &str) -> String {
+    format!(
+        "This is a Culvert server for {domain}. It connects two machines that are both behind NATs; what\n\
+         they say to each other it can't read.\n\n\
+         On the machine that has the service (here at port 8000):\n\n    \
+         peer share 8000 --server '{url}'\n\n\
+         It prints a ticket. On the other machine:\n\n    \
+         peer connect TICKET\n"
+    )
+}
+
+fn landing_html(domain: &str, url: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>Culvert: {domain}</title>\n\
+         <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem}}\
+         pre{{background:#eee;color:#111;padding:.75rem;white-space:pre-wrap;overflow-wrap:anywhere}}</style>\n\
+         <h1>Culvert</h1>\n\
+         <p>This server connects two machines that are both behind NATs. What they say to each other it can't \
+         read.</p>\n\
+         <p>On the machine that has the service (here at port 8000):</p>\n\
+         <pre>peer share 8000 --server '{url}'</pre>\n\
+         <p>It prints a ticket. On the other machine:</p>\n\
+         <pre>peer connect TICKET</pre>\n</html>\n"
+    )
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
+}

@@ -1,0 +1,224 @@
+//! An HTTP/1.1 listener, as both the public and the operator's side have it: bounded in connections, in
+//! time and in what it reads, and deaf to everything but a request's head.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use proto::limit::Prefix;
+use relay::net::{BoxFuture, Listener, Stream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, sleep, timeout};
+
+use crate::stats::Counters;
+
+/// A page, whole.
+pub(crate) type Page = Response<Full<Bytes>>;
+
+/// What a request's head may take, in bytes, and in lines.
+const HEAD: usize = 16 * 1024;
+const HEADERS: usize = 64;
+
+/// How long to wait when a connection could not be accepted: mostly for a file descriptor.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What answers on a listener.
+pub(crate) trait Pages: Send + Sync + 'static {
+    /// Answers a request from `from`, which is a GET or a HEAD; its body is not read.
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, from: SocketAddr) -> BoxFuture<'a, Page>;
+}
+
+/// How much strangers may have of a listener.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HttpLimits {
+    /// Connections in all.
+    pub(crate) connections: usize,
+    /// Connections from one prefix.
+    pub(crate) connections_each: usize,
+    /// How long a request's head may take.
+    pub(crate) head: Duration,
+    /// How long a connection may live.
+    pub(crate) life: Duration,
+}
+
+/// A listener and all that its connections need.
+pub(crate) struct HttpServer {
+    pub(crate) listener: Box<dyn Listener>,
+    pub(crate) pages: Arc<dyn Pages>,
+    pub(crate) limits: HttpLimits,
+    pub(crate) counters: Arc<Counters>,
+}
+
+impl HttpServer {
+    /// Accepts and serves until `stop` turns true; then what is being answered is finished.
+    pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
+        let places = Arc::new(Places::default());
+        let mut tasks = JoinSet::new();
+        let stopping = stop.clone();
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => break,
+                Some(_) = tasks.join_next() => {}
+                accepted = self.listener.accept() => {
+                    let place = accepted.map(|(stream, from)| (places.take(from.ip(), self.limits), stream, from));
+                    match place {
+                        Ok((Some(place), stream, from)) => {
+                            let connection = self.connection(stream, from, stopping.clone());
+                            tasks.spawn(async move {
+                                connection.await;
+                                drop(place);
+                            });
+                        }
+                        Ok((None, _, _)) => self.counters.http_refused.add(),
+                        Err(error) => pause(&error).await,
+                    }
+                }
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    fn connection(
+        &self,
+        (read, write): Stream,
+        from: SocketAddr,
+        mut stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (pages, counters) = (Arc::clone(&self.pages), Arc::clone(&self.counters));
+        let HttpLimits { head, life, .. } = self.limits;
+        async move {
+            let service = service_fn(|request| {
+                let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
+                async move { Ok::<_, Infallible>(respond(&*pages, &request, from, &counters).await) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(head)
+                .max_headers(HEADERS)
+                .max_buf_size(HEAD)
+                .serve_connection(TokioIo::new(tokio::io::join(read, write)), service);
+            let mut connection = std::pin::pin!(connection);
+            let whole = async {
+                tokio::select! {
+                    ended = connection.as_mut() => return ended,
+                    () = stopped(&mut stop) => connection.as_mut().graceful_shutdown(),
+                }
+                connection.await
+            };
+            // Who uses up the time of a connection was slow on purpose.
+            if !matches!(timeout(life, whole).await, Ok(Ok(()))) {
+                counters.http_broken.add();
+            }
+        }
+    }
+}
+
+/// Waits until the server stops; its being gone is the same.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _gone = stop.wait_for(|stop| *stop).await;
+}
+
+async fn pause(error: &io::Error) {
+    tracing::debug!(%error, "a TCP connection could not be accepted");
+    sleep(PAUSE).await;
+}
+
+async fn respond(
+    pages: &dyn Pages,
+    request: &Request<Incoming>,
+    from: SocketAddr,
+    counters: &Counters,
+) -> Page {
+    let mut page = if request.method() == Method::GET || request.method() == Method::HEAD {
+        pages.answer(request, from).await
+    } else {
+        let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are understood here.\n");
+        page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        page
+    };
+    let headers = page.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if page.status().is_success() {
+        counters.http_answered.add()
+    } else {
+        counters.http_rejected.add()
+    }
+    page
+}
+
+/// A page of plain text.
+pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
+    page(status, "text/plain; charset=utf-8", body)
+}
+
+/// A page of this type.
+pub(crate) fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut page = Response::new(Full::new(body.into()));
+    *page.status_mut() = status;
+    page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    page
+}
+
+/// Who has how many connections.
+#[derive(Debug, Default)]
+struct Places(Mutex<BTreeMap<Prefix, usize>>);
+
+/// One connection's place, until it is dropped.
+struct Place {
+    places: Arc<Places>,
+    prefix: Prefix,
+}
+
+impl Places {
+    fn take(self: &Arc<Self>, ip: IpAddr, limits: HttpLimits) -> Option<Place> {
+        let prefix = Prefix::of(ip);
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let each = taken.get(&prefix).copied().unwrap_or(0);
+        if all >= limits.connections || each >= limits.connections_each {
+            return None;
+        }
+        taken.insert(prefix, each + 1);
+        Some(Place { places: Arc::clone(self), prefix })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.prefix) {
+            Some(each) if *each > 1 => *each -= 1,
+            Some(_) | None => drop(taken.remove(&self.prefix)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_prefix_does_not_get_every_place_and_a_place_comes_back() {
+        let second = Duration::from_secs(1);
+        let limits = HttpLimits { connections: 3, connections_each: 2, head: second, life: second };
+        let places = Arc::new(Places::default());
+        let take = |text: &str| places.take(text.parse().unwrap(), limits);
+        let (first, _second) = (take("192.0.2.1").unwrap(), take("192.0.2.2").unwrap());
+        assert!(take("192.0.2.3").is_none());
+        let _third = take("198.51.100.1").unwrap();
+        assert!(take("203.0.113.1").is_none());
+        drop(first);
+        assert!(take("203.0.113.1").is_some());
+    }
+}

@@ -1,0 +1,236 @@
+//! A running server: its sockets, its tasks, and how it stops.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, Weak};
+
+use proto::id::PeerId;
+use proto::key::SecretKey;
+use proto::public_udp::PublicUdp;
+use proto::wire::session::{ALPN, MAX_HINTS, close};
+use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
+use relay::net::{Link, Listener, Net};
+use relay::quic::{self, Addresses, ResetKey};
+use relay::tls;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Duration, Instant, sleep, timeout};
+
+use crate::accept::{Gate, accept};
+use crate::admin::Admin;
+use crate::bound::{Bound, Socket, StartError, refused};
+use crate::config::{Limits, ServerConfig};
+use crate::front::Front;
+use crate::http::{HttpLimits, HttpServer, Pages};
+use crate::sessions::Sessions;
+use crate::socket::{Desk, ServerSocket, serve_alternate};
+use crate::stats::{Counters, Stats};
+use crate::well_known::WellKnown;
+
+/// How long the peers may take to hear that the server stops, and requests to be answered: together well
+/// under the five seconds that a program has.
+const GOODBYE: Duration = Duration::from_millis(1500);
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// A running server. Dropping it stops everything at once; [`Server::shutdown`] says goodbye first.
+#[derive(Debug)]
+pub struct Server {
+    front: Arc<Front>,
+    sessions: Arc<Sessions>,
+    desk: Arc<Desk>,
+    counters: Arc<Counters>,
+    admin: Option<SocketAddr>,
+    endpoint: Endpoint,
+    /// The UDP sockets, gone when their ports are free again.
+    sockets: Vec<Weak<dyn Link>>,
+    stop: watch::Sender<bool>,
+    /// Those that end by themselves on `stop`, and those that never do.
+    listeners: JoinSet<()>,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Binds everything and starts to serve, within a tokio runtime.
+    ///
+    /// # Errors
+    /// An address can't be bound.
+    pub fn start(config: ServerConfig, key: &SecretKey, net: Arc<dyn Net>) -> Result<Self, StartError> {
+        let Bound { udp: (link, udp), alternates, http: (http_listener, http), admin } =
+            Bound::new(&config, &*net)?;
+        let counters = Arc::new(Counters::default());
+        let sockets: Vec<_> =
+            [&link].into_iter().chain(alternates.iter().map(|(link, _)| link)).map(Arc::downgrade).collect();
+        let udp_alternate: Vec<_> = alternates.iter().map(|(_, addr)| *addr).collect();
+
+        let own = [&[udp][..], &udp_alternate].concat();
+        let machine = PublicUdp::new(config.echo, own, Instant::now().into_std());
+        let desk = Arc::new(Desk::new(machine, Arc::clone(&counters)));
+        let mut matchmaker = config.matchmaker;
+        matchmaker.udp_alternate = udp_alternate.iter().copied().take(MAX_HINTS).collect();
+        let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
+        let socket = ServerSocket::new(link, udp, Arc::clone(&desk));
+        let endpoint = endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
+        let front = Arc::new(Front {
+            net,
+            peer_id: key.peer_id(),
+            udp: vec![udp],
+            udp_alternate,
+            http,
+            domain: config.domain,
+            public_url: config.public_url,
+            public_ip: Mutex::new(None),
+        });
+
+        let mut server = Self {
+            front,
+            sessions,
+            desk,
+            counters,
+            admin: admin.as_ref().map(|(_, addr)| *addr),
+            endpoint,
+            sockets,
+            stop: watch::Sender::new(false),
+            listeners: JoinSet::new(),
+            tasks: JoinSet::new(),
+        };
+        server.serve_udp(alternates, &config.limits);
+        server.serve_http(http_listener, admin.map(|(listener, _)| listener), &config.limits);
+        Ok(server)
+    }
+
+    fn serve_udp(&mut self, alternates: Vec<Socket>, limits: &Limits) {
+        for (link, addr) in alternates {
+            self.tasks.spawn(serve_alternate(link, addr, Arc::clone(&self.desk)));
+        }
+        let sessions = Arc::clone(&self.sessions);
+        self.tasks.spawn(async move { sessions.keep_time().await });
+        let gate = Gate {
+            sessions: Arc::clone(&self.sessions),
+            counters: Arc::clone(&self.counters),
+            limits: limits.clone(),
+        };
+        self.tasks.spawn(accept(self.endpoint.clone(), gate));
+    }
+
+    fn serve_http(&mut self, front: Box<dyn Listener>, admin: Option<Box<dyn Listener>>, limits: &Limits) {
+        let (connections, connections_each) = limits.http_connections;
+        let Limits { http_head: head, http_life: life, admin_connections, .. } = *limits;
+        let public = HttpLimits { connections, connections_each, head, life };
+        self.listen(front, Arc::clone(&self.front) as Arc<dyn Pages>, public);
+        if let Some(listener) = admin {
+            let pages = Admin {
+                sessions: Arc::clone(&self.sessions),
+                desk: Arc::clone(&self.desk),
+                counters: Arc::clone(&self.counters),
+                stopping: self.stop.subscribe(),
+            };
+            let (connections, connections_each) = (admin_connections, admin_connections);
+            self.listen(listener, Arc::new(pages), HttpLimits { connections, connections_each, ..public });
+        }
+    }
+
+    fn listen(&mut self, listener: Box<dyn Listener>, pages: Arc<dyn Pages>, limits: HttpLimits) {
+        let http = HttpServer { listener, pages, limits, counters: Arc::clone(&self.counters) };
+        self.listeners.spawn(http.serve(self.stop.subscribe()));
+    }
+
+    /// The server's identity.
+    pub fn peer_id(&self) -> PeerId {
+        self.front.peer_id
+    }
+
+    /// Where it answers STUN and QUIC, as bound: a wildcard is a wildcard.
+    pub fn udp_addrs(&self) -> &[SocketAddr] {
+        &self.front.udp
+    }
+
+    /// Where it answers STUN alone, as bound.
+    pub fn udp_alternate_addrs(&self) -> &[SocketAddr] {
+        &self.front.udp_alternate
+    }
+
+    /// Where the HTTP side listens, as bound.
+    pub fn http_addr(&self) -> SocketAddr {
+        self.front.http
+    }
+
+    /// Where the operator's side listens.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// The domain of the gateway's subdomains.
+    pub fn domain(&self) -> &str {
+        &self.front.domain
+    }
+
+    /// What `/.well-known/culvert` answers to somebody who reached this machine at `asked`.
+    pub fn well_known(&self, asked: IpAddr) -> WellKnown {
+        self.front.well_known(asked)
+    }
+
+    /// What has been counted.
+    pub fn stats(&self) -> Stats {
+        self.counters.stats(self.sessions.stats(), self.desk.stats())
+    }
+
+    /// Stops: no new sessions, those that are here are told to come back, requests are answered. It takes
+    /// three seconds at the most, and then the ports are free.
+    pub async fn shutdown(mut self) {
+        self.stop.send_replace(true);
+        self.endpoint.set_server_config(None);
+        self.endpoint.close(VarInt::from_u32(close::RESTARTING), b"restarting");
+        let goodbye = async {
+            let _late = timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        };
+        let last_answers = async {
+            let _late =
+                timeout(LAST_ANSWERS, async { while self.listeners.join_next().await.is_some() {} }).await;
+        };
+        tokio::join!(goodbye, last_answers);
+        self.listeners.shutdown().await;
+        self.tasks.shutdown().await;
+        let Self { endpoint, sockets, .. } = self;
+        drop(endpoint);
+        // quinn's own task has the socket, and lets go of it by itself.
+        let released = async {
+            while sockets.iter().any(|socket| socket.strong_count() > 0) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let _late = timeout(LAST_ANSWERS / 2, released).await;
+    }
+}
+
+fn endpoint(
+    socket: ServerSocket,
+    bound: SocketAddr,
+    key: &SecretKey,
+    seed: Option<[u8; 32]>,
+) -> io::Result<Endpoint> {
+    // Servers of one identity that are up together differ in their ports; one that comes back has its own.
+    let salt = [b"culvert session ", &bound.port().to_be_bytes()[..]].concat();
+    let reset_key = ResetKey::derive(key, &salt);
+    let config = quic::server_config(
+        tls::server_config(key, &[ALPN]),
+        &reset_key,
+        Arc::new(transport()),
+        Addresses::Real,
+    );
+    Endpoint::new_with_abstract_socket(
+        quic::endpoint_config(&reset_key, seed),
+        Some(config),
+        Arc::new(socket),
+        Arc::new(TokioRuntime),
+    )
+}
+
+/// A session is one stream, which the peer opens; nothing else is let in.
+fn transport() -> TransportConfig {
+    let mut transport = quic::session_transport();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    transport
+}

@@ -1,0 +1,183 @@
+//! The one driver of the [`Matchmaker`]: it hands in what happens and carries out what is decided.
+//!
+//! Everything happens under one short lock, in which nothing waits: messages go to bounded queues, one for
+//! each session, and a session that lets its queue run over is closed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use proto::id::PeerId;
+use proto::matchmaker::{Matchmaker, MatchmakerAction, MatchmakerConfig, MatchmakerStats, SessionKey};
+use proto::wire;
+use proto::wire::session::{FromServer, ToServer, close};
+use quinn::{Connection, VarInt};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+
+use crate::stats::Counters;
+
+/// All sessions of a server.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    state: Mutex<State>,
+    /// The next timeout may have come nearer.
+    sooner: Notify,
+    counters: Arc<Counters>,
+    /// Messages that wait for one session.
+    queue: usize,
+}
+
+#[derive(Debug)]
+struct State {
+    matchmaker: Matchmaker,
+    lines: BTreeMap<SessionKey, Line>,
+    next_key: SessionKey,
+}
+
+/// How a session is reached.
+#[derive(Debug)]
+struct Line {
+    connection: Connection,
+    frames: mpsc::Sender<Vec<u8>>,
+    /// The address of ours that the peer talks to, where it is known.
+    local: Option<IpAddr>,
+}
+
+/// A session's place among the others; dropping it ends the session.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    sessions: Arc<Sessions>,
+    key: SessionKey,
+}
+
+impl Sessions {
+    pub(crate) fn new(config: MatchmakerConfig, queue: usize, counters: Arc<Counters>) -> Self {
+        let state = State { matchmaker: Matchmaker::new(config), lines: BTreeMap::new(), next_key: 0 };
+        Self { state: Mutex::new(state), sooner: Notify::new(), counters, queue }
+    }
+
+    /// A peer has connected. The frames for it come out of the receiver.
+    pub(crate) fn connected(
+        self: &Arc<Self>,
+        peer: PeerId,
+        connection: &Connection,
+    ) -> (Seat, mpsc::Receiver<Vec<u8>>) {
+        let (frames, receiver) = mpsc::channel(self.queue);
+        let observed = connection.remote_address();
+        let line = Line { connection: connection.clone(), frames, local: connection.local_ip() };
+        let mut state = self.lock();
+        let key = state.next_key;
+        state.next_key += 1;
+        state.lines.insert(key, line);
+        self.input(state, |matchmaker, now| matchmaker.handle_connected(key, peer, observed, now));
+        (Seat { sessions: Arc::clone(self), key }, receiver)
+    }
+
+    /// Calls the machine when it wants to be called, for ever.
+    pub(crate) async fn keep_time(&self) {
+        loop {
+            let next = self.lock().matchmaker.poll_timeout();
+            match next {
+                Some(at) => tokio::select! {
+                    () = tokio::time::sleep_until(at.into()) => {
+                        self.input(self.lock(), Matchmaker::handle_timeout);
+                    }
+                    () = self.sooner.notified() => {}
+                },
+                None => self.sooner.notified().await,
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> MatchmakerStats {
+        self.lock().matchmaker.stats()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands one input in and carries out all that follows from it.
+    fn input(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        input: impl FnOnce(&mut Matchmaker, std::time::Instant),
+    ) {
+        let before = state.matchmaker.poll_timeout();
+        input(&mut state.matchmaker, Instant::now().into_std());
+        while let Some(action) = state.matchmaker.poll_action() {
+            state.carry_out(action, &self.counters);
+        }
+        let after = state.matchmaker.poll_timeout();
+        if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
+            self.sooner.notify_one();
+        }
+    }
+}
+
+impl State {
+    fn carry_out(&mut self, action: MatchmakerAction, counters: &Counters) {
+        match action {
+            MatchmakerAction::Send(key, message) => {
+                let Some(line) = self.lines.get(&key) else { return };
+                let frame = wire::frame(&line.complete(message));
+                if line.frames.try_send(frame).is_err() {
+                    counters.sessions_overflowed.add();
+                    self.hang_up(key, close::SILENT);
+                    self.matchmaker.handle_disconnected(key);
+                }
+            }
+            MatchmakerAction::Close(key, code) => self.hang_up(key, code),
+        }
+    }
+
+    fn hang_up(&mut self, key: SessionKey, code: u32) {
+        if let Some(line) = self.lines.remove(&key) {
+            line.connection.close(VarInt::from_u32(code), b"");
+        }
+    }
+}
+
+impl Line {
+    /// Puts the address that this peer talks to in the place of a wildcard.
+    fn complete(&self, mut message: FromServer) -> FromServer {
+        if let FromServer::Welcome { udp_alternate, .. } = &mut message {
+            for addr in udp_alternate.iter_mut().filter(|addr| addr.ip().is_unspecified()) {
+                if let Some(local) = self.local {
+                    *addr = SocketAddr::new(local, addr.port());
+                }
+            }
+            udp_alternate.retain(|addr| !addr.ip().is_unspecified());
+        }
+        message
+    }
+}
+
+impl Seat {
+    /// The session sent a message.
+    pub(crate) fn message(&self, message: ToServer) {
+        self.input(|matchmaker, now| matchmaker.handle_message(self.key, message, now));
+    }
+
+    /// The session sent something that is no message.
+    pub(crate) fn malformed(&self) {
+        self.input(|matchmaker, _| matchmaker.handle_malformed(self.key));
+    }
+
+    /// The session's packets come from this address now, or still.
+    pub(crate) fn seen_at(&self, observed: SocketAddr) {
+        self.input(|matchmaker, _| matchmaker.handle_rebound(self.key, observed));
+    }
+
+    fn input(&self, input: impl FnOnce(&mut Matchmaker, std::time::Instant)) {
+        self.sessions.input(self.sessions.lock(), input);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.sessions.lock().lines.remove(&self.key);
+        self.input(|matchmaker, _| matchmaker.handle_disconnected(self.key));
+    }
+}

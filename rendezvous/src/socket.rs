@@ -1,0 +1,191 @@
+//! The server's UDP sockets: STUN and QUIC on one, STUN alone on its alternates.
+//!
+//! What anybody may ask is answered here, at once, from the socket and the address that were asked; an
+//! answer that the socket has no room for is dropped. quinn sees the rest.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats};
+use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, UdpPoller};
+use relay::demux;
+use relay::net::Link;
+use tokio::time::Instant;
+
+use crate::stats::Counters;
+
+/// The largest datagram that an alternate socket takes in whole: no STUN message is longer.
+const DATAGRAM: usize = 1500;
+
+/// What anybody may ask over UDP, whichever socket it comes to: the limits are one for all.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    machine: Mutex<PublicUdp>,
+    counters: Arc<Counters>,
+}
+
+impl Desk {
+    pub(crate) fn new(machine: PublicUdp, counters: Arc<Counters>) -> Self {
+        Self { machine: Mutex::new(machine), counters }
+    }
+
+    pub(crate) fn stats(&self) -> PublicUdpStats {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner).stats()
+    }
+
+    /// Answers a datagram that came over `link`, if it gets an answer.
+    fn answer(&self, link: &dyn Link, datagram: &[u8], source: SocketAddr, origin: Origin) {
+        let now = Instant::now().into_std();
+        let answer = self.machine.lock().unwrap_or_else(PoisonError::into_inner).answer(
+            datagram,
+            source,
+            origin.addr(),
+            // A second address that answers change requests comes with behaviour discovery.
+            None,
+            now,
+        );
+        let Some(answer) = answer else { return };
+        let transmit = Transmit {
+            destination: source,
+            ecn: None,
+            contents: &answer,
+            segment_size: None,
+            src_ip: origin.asked,
+        };
+        if link.try_send(&transmit).is_err() {
+            self.counters.udp_dropped.add();
+        }
+    }
+}
+
+/// Where a datagram was sent to, as far as it is known.
+#[derive(Debug, Clone, Copy)]
+struct Origin {
+    bound: SocketAddr,
+    /// What the system says of this datagram, which matters on a wildcard.
+    asked: Option<std::net::IpAddr>,
+}
+
+impl Origin {
+    /// The address that answers, if it is a concrete one.
+    fn addr(self) -> Option<SocketAddr> {
+        let ip = self.asked.unwrap_or(self.bound.ip());
+        (!ip.is_unspecified()).then(|| SocketAddr::new(ip, self.bound.port()))
+    }
+}
+
+/// The main socket, as quinn has it.
+pub(crate) struct ServerSocket {
+    link: Arc<dyn Link>,
+    bound: SocketAddr,
+    desk: Arc<Desk>,
+}
+
+impl fmt::Debug for ServerSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerSocket").field("bound", &self.bound).finish_non_exhaustive()
+    }
+}
+
+impl ServerSocket {
+    pub(crate) fn new(link: Arc<dyn Link>, bound: SocketAddr, desk: Arc<Desk>) -> Self {
+        Self { link, bound, desk }
+    }
+
+    /// Answers what is not QUIC, and leaves in the buffer what is.
+    fn sort(&self, buf: &mut [u8], meta: &mut RecvMeta) {
+        let (source, origin) = (meta.addr, Origin { bound: self.bound, asked: meta.dst_ip });
+        let answer = |datagram: &[u8]| self.desk.answer(&*self.link, datagram, source, origin);
+        take_echoes(buf, meta, answer);
+        demux::split(buf, meta, |_, datagram| answer(datagram));
+    }
+}
+
+/// Takes the datagrams of four bytes out of a receive buffer, before their first byte is taken for QUIC's:
+/// `echo` is such a one, and no QUIC packet is so short. Either all of a batch are, or the last one alone.
+fn take_echoes(buf: &[u8], meta: &mut RecvMeta, mut f: impl FnMut(&[u8])) {
+    if meta.len > buf.len() || meta.stride == 0 {
+        return;
+    }
+    let last = meta.len % meta.stride;
+    let start = if meta.stride == ECHO.len() {
+        0
+    } else if last == ECHO.len() {
+        meta.len - last
+    } else {
+        return;
+    };
+    buf[start..meta.len].chunks(meta.stride).for_each(&mut f);
+    meta.len = start;
+}
+
+impl AsyncUdpSocket for ServerSocket {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Arc::clone(&self.link).create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.link.try_send(transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        // A link's only error is that the runtime is going, and then the endpoint may go too.
+        let received = std::task::ready!(self.link.poll_recv(cx, bufs, meta))?;
+        for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(received) {
+            self.sort(buf, meta);
+        }
+        Poll::Ready(Ok(received))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.link.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.link.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.link.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.link.may_fragment()
+    }
+}
+
+/// Answers at an alternate address, for ever.
+pub(crate) async fn serve_alternate(link: Arc<dyn Link>, bound: SocketAddr, desk: Arc<Desk>) {
+    let size = DATAGRAM * link.max_receive_segments();
+    let mut buffers = vec![vec![0; size]; BATCH_SIZE];
+    let mut metas = vec![RecvMeta::default(); BATCH_SIZE];
+    loop {
+        let received = std::future::poll_fn(|cx| {
+            let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            link.poll_recv(cx, &mut slices, &mut metas)
+        })
+        .await;
+        // As above: only the end of the runtime comes here.
+        let Ok(received) = received else { return };
+        for (buffer, meta) in buffers.iter().zip(&metas).take(received) {
+            let origin = Origin { bound, asked: meta.dst_ip };
+            let batch = &buffer[..meta.len.min(buffer.len())];
+            for datagram in batch.chunks(meta.stride.max(1)) {
+                desk.answer(&*link, datagram, meta.addr, origin);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! What is counted, and what it has come to.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use proto::matchmaker::MatchmakerStats;
+use proto::public_udp::PublicUdpStats;
+use proto::wire::Malformed;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many.
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the server's shell counts; the machines count for themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Answers to strangers that the socket had no room for.
+    pub(crate) udp_dropped: Count,
+    /// QUIC handshakes that were let begin.
+    pub(crate) handshakes_begun: Count,
+    /// QUIC clients that were told to prove their address first.
+    pub(crate) handshakes_retried: Count,
+    /// QUIC clients that were refused.
+    pub(crate) handshakes_refused: Count,
+    /// QUIC handshakes that came to nothing.
+    pub(crate) handshakes_failed: Count,
+    /// Frames over the limit.
+    pub(crate) frames_too_long: Count,
+    /// Frames that hold no message.
+    pub(crate) frames_undecodable: Count,
+    /// Messages with a field over its limit.
+    pub(crate) frames_out_of_bounds: Count,
+    /// Sessions closed because they read too slowly.
+    pub(crate) sessions_overflowed: Count,
+    /// HTTP requests answered with what was asked for.
+    pub(crate) http_answered: Count,
+    /// HTTP requests answered with an error.
+    pub(crate) http_rejected: Count,
+    /// TCP connections that did not speak HTTP, or stopped.
+    pub(crate) http_broken: Count,
+    /// TCP connections over the limit.
+    pub(crate) http_refused: Count,
+}
+
+impl Counters {
+    /// One more frame that was no message.
+    pub(crate) fn malformed(&self, why: Malformed) {
+        match why {
+            Malformed::TooLong(_) => self.frames_too_long.add(),
+            Malformed::OutOfBounds(_) => self.frames_out_of_bounds.add(),
+            // Also whatever is told apart some day.
+            Malformed::Undecodable | _ => self.frames_undecodable.add(),
+        }
+    }
+
+    pub(crate) fn stats(&self, matchmaker: MatchmakerStats, udp: PublicUdpStats) -> Stats {
+        Stats {
+            matchmaker,
+            udp,
+            udp_dropped: self.udp_dropped.get(),
+            handshakes_begun: self.handshakes_begun.get(),
+            handshakes_retried: self.handshakes_retried.get(),
+            handshakes_refused: self.handshakes_refused.get(),
+            handshakes_failed: self.handshakes_failed.get(),
+            frames_too_long: self.frames_too_long.get(),
+            frames_undecodable: self.frames_undecodable.get(),
+            frames_out_of_bounds: self.frames_out_of_bounds.get(),
+            sessions_overflowed: self.sessions_overflowed.get(),
+            http_answered: self.http_answered.get(),
+            http_rejected: self.http_rejected.get(),
+            http_broken: self.http_broken.get(),
+            http_refused: self.http_refused.get(),
+        }
+    }
+}
+
+/// What a server has counted since its start, and what is there now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    /// Of the sessions.
+    pub matchmaker: MatchmakerStats,
+    /// Of what anybody may ask over UDP.
+    pub udp: PublicUdpStats,
+    /// Answers to strangers that the socket had no room for.
+    pub udp_dropped: u64,
+    /// QUIC handshakes that were let begin.
+    pub handshakes_begun: u64,
+    /// QUIC clients that were told to prove their address first.
+    pub handshakes_retried: u64,
+    /// QUIC clients that were refused.
+    pub handshakes_refused: u64,
+    /// QUIC handshakes that came to nothing.
+    pub handshakes_failed: u64,
+    /// Frames over the limit.
+    pub frames_too_long: u64,
+    /// Frames that hold no message.
+    pub frames_undecodable: u64,
+    /// Messages with a field over its limit.
+    pub frames_out_of_bounds: u64,
+    /// Sessions closed because they read too slowly.
+    pub sessions_overflowed: u64,
+    /// HTTP requests answered with what was asked for.
+    pub http_answered: u64,
+    /// HTTP requests answered with an error.
+    pub http_rejected: u64,
+    /// TCP connections that did not speak HTTP, or stopped.
+    pub http_broken: u64,
+    /// TCP connections over the limit.
+    pub http_refused: u64,
+}
