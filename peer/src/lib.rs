@@ -1,3 +1,23 @@
 //! Culvert's client: share a local port, connect to one, directly and end-to-end encrypted.
+//!
+//! The programs are thin over [`Endpoint`]: bind one, [`Endpoint::share`] or [`Endpoint::connect`], and move
+//! bytes with [`forward`].
 
+pub mod cli;
+mod connect;
+mod embedded;
+pub mod endpoint;
+pub mod error;
+pub mod forward;
+mod frames;
+pub mod locate;
+mod path_report;
 pub mod path_socket;
+pub mod server_url;
+mod share;
+pub mod store;
+pub mod target;
+mod trust;
+
+pub use endpoint::{Connection, Endpoint, EndpointConfig, Visit};
+pub use error::Error;

@@ -14,7 +14,7 @@ use crate::ticket::Ticket;
 use crate::wire::VERSION;
 use crate::wire::session::Undeliverable;
 use crate::wire::signal::{
-    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
+    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, RelayHint, Username, Verdict,
 };
 
 /// How long a sharer may take to answer before it counts as away.
@@ -50,6 +50,8 @@ pub enum DialEvent {
     },
     /// Let in.
     Accepted {
+        /// The nonce of the offer that was.
+        offer: Nonce,
         /// Which process of the sharer.
         instance: Instance,
         /// For the checks.
@@ -72,7 +74,6 @@ pub struct Dial {
     current: Offer,
     challenges: u8,
     deadline: Option<Instant>,
-    trickles: u32,
     rng: ChaCha12Rng,
     transmits: VecDeque<Offer>,
     events: VecDeque<DialEvent>,
@@ -80,13 +81,7 @@ pub struct Dial {
 
 impl Dial {
     /// Offers at once, with these claims, from this process of `me`.
-    pub fn new(
-        ticket: Ticket,
-        me: (PeerId, Instance),
-        claims: Claims,
-        seed: [u8; 32],
-        now: Instant,
-    ) -> Self {
+    pub fn new(ticket: Ticket, me: (PeerId, Instance), claims: Claims, seed: [u8; 32], now: Instant) -> Self {
         let exchange = Exchange {
             connector: me.0,
             connector_instance: me.1,
@@ -104,7 +99,6 @@ impl Dial {
             current: current.clone(),
             challenges: 0,
             deadline: Some(now + ANSWER_TIMEOUT),
-            trickles: 0,
             rng,
             transmits: VecDeque::from([current]),
             events: VecDeque::new(),
@@ -157,7 +151,13 @@ impl Dial {
                     *nonce,
                 );
                 let claims = claims.clone();
-                self.events.push_back(DialEvent::Accepted { instance: from.1, keys, claims, observed });
+                self.events.push_back(DialEvent::Accepted {
+                    offer: answer.offer,
+                    instance: from.1,
+                    keys,
+                    claims,
+                    observed,
+                });
             }
             Verdict::Again(challenge) if self.challenges < MAX_CHALLENGES => {
                 self.challenges += 1;
@@ -168,15 +168,6 @@ impl Dial {
             Verdict::Again(_) => self.fail(DialFailure::NoAnswer),
             Verdict::Refused(refusal) => self.fail(DialFailure::Refused(*refusal)),
         }
-    }
-
-    /// Further claims of ours, as a message of this exchange.
-    pub fn trickle(&mut self, claims: Claims) -> Trickle {
-        self.trickles += 1;
-        let sender = (self.exchange.connector, self.exchange.connector_instance);
-        let (offer, counter) = (self.current.nonce, self.trickles);
-        let mac = self.ticket.secret.trickle_mac(&self.exchange, sender, offer, counter, &claims);
-        Trickle { version: VERSION, offer, counter, claims, mac }
     }
 
     /// Time has passed.

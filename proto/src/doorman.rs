@@ -115,14 +115,14 @@ impl Doorman {
         self.stats
     }
 
-    /// Judges an offer that `server` forwarded. `claims` are our own, for the answer; `unix_secs` is the
-    /// wall clock, which only expiry looks at.
+    /// Judges an offer that `server` forwarded. `claims` are our own, for the answer, or none where there is
+    /// no room for one more; `unix_secs` is the wall clock, which only expiry looks at.
     pub fn handle_offer(
         &mut self,
         server: PeerId,
         from: (PeerId, Instance),
         offer: &Offer,
-        claims: Claims,
+        claims: Option<Claims>,
         unix_secs: u64,
     ) -> Decision {
         let exchange = self.exchange(server, from, offer.ticket);
@@ -149,6 +149,9 @@ impl Doorman {
             let verdict = Verdict::Again(proof::challenge(&self.key, self.generation));
             return Decision::Answer(self.answer(&exchange, Some(&secret), offer, verdict));
         }
+        let Some(claims) = claims else {
+            return self.refuse(&exchange, Some(&secret), offer, Refusal::Full);
+        };
         self.remember(offer.nonce);
         self.stats.admitted += 1;
         let nonce = Nonce(random(&mut self.rng));
@@ -225,9 +228,8 @@ impl Doorman {
         offer: &Offer,
         verdict: Verdict,
     ) -> Answer {
-        let mac = secret.map_or(Mac([0; 32]), |secret| {
-            secret.answer_mac(exchange, self.instance, offer.nonce, &verdict)
-        });
+        let mac = secret
+            .map_or(Mac([0; 32]), |secret| secret.answer_mac(exchange, self.instance, offer.nonce, &verdict));
         Answer { version: VERSION, offer: offer.nonce, verdict, mac }
     }
 }

@@ -29,11 +29,13 @@ const MAX_MTU: u16 = 1452;
 /// After a path change the discovered size may be wrong: look again soon. quinn's 600 s is for paths that stay.
 const MTU_DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// 1 Gbit/s for 50 ms is 6 MB; and a socket buffer of 4 MiB holds a burst of it.
-const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+/// 1 Gbit/s for 32 ms; and a socket buffer of as much holds a burst of it.
+const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// What a peer may make us hold, over all streams of its connection. quinn's default has no bound.
-const RECEIVE_WINDOW: u32 = 24 * 1024 * 1024;
+/// What a peer may make us hold, over all streams of its connection. quinn's default has no bound. A stream
+/// whose reader has stopped holds its whole window, so this many stopped readers leave the rest their credit:
+/// sixteen, less one.
+const RECEIVE_WINDOW: u32 = 16 * STREAM_WINDOW;
 
 /// Twice a stream's window: one stream's acknowledgements are waited for while the next bytes leave.
 const SEND_WINDOW: u64 = 2 * STREAM_WINDOW as u64;

@@ -33,7 +33,7 @@ fn offer(secret: &TicketSecret, nonce: u64, challenge: Option<Challenge>) -> Off
 }
 
 fn judge(doorman: &mut Doorman, offer: &Offer) -> Decision {
-    doorman.handle_offer(SERVER, CONNECTOR, offer, Claims::default(), 1000)
+    doorman.handle_offer(SERVER, CONNECTOR, offer, Some(Claims::default()), 1000)
 }
 
 fn verdict(decision: Decision) -> Option<Verdict> {
@@ -75,7 +75,7 @@ fn an_offer_overheard_under_another_identity_or_server_is_refused() {
     for (server, from) in
         [(SHARER, CONNECTOR), (SERVER, (SERVER, CONNECTOR.1)), (SERVER, (CONNECTOR.0, Instance([0; 8])))]
     {
-        let decision = doorman.handle_offer(server, from, &offer, Claims::default(), 0);
+        let decision = doorman.handle_offer(server, from, &offer, Some(Claims::default()), 0);
         assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::WrongTicket)));
     }
 }
@@ -100,7 +100,9 @@ fn a_revoked_ticket_is_refused() {
 fn after_a_restart_an_offer_must_repeat_the_challenge() {
     let mut doorman = doorman(false, None);
     let old = offer(&SECRET, 1, None);
-    let Some(Verdict::Again(challenge)) = verdict(judge(&mut doorman, &old)) else { panic!("not challenged") };
+    let Some(Verdict::Again(challenge)) = verdict(judge(&mut doorman, &old)) else {
+        panic!("not challenged")
+    };
     assert!(matches!(judge(&mut doorman, &offer(&SECRET, 2, Some(challenge))), Decision::Admit { .. }));
     assert!(matches!(judge(&mut doorman, &offer(&SECRET, 2, Some(challenge))), Decision::Replayed));
     let made_up = Some(Challenge([0; 16]));
@@ -131,4 +133,13 @@ fn no_offer_is_ever_let_in_twice_however_many_come_between() {
         assert!(!matches!(judge(&mut doorman, &old), Decision::Admit { .. }));
     }
     assert!(doorman.current.len() <= GENERATION && doorman.previous.len() <= GENERATION);
+}
+
+#[test]
+fn without_room_a_good_offer_is_refused_and_may_come_again() {
+    let mut doorman = doorman(true, None);
+    let offer = offer(&SECRET, 1, None);
+    let decision = doorman.handle_offer(SERVER, CONNECTOR, &offer, None, 0);
+    assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::Full)));
+    assert!(matches!(judge(&mut doorman, &offer), Decision::Admit { .. }));
 }

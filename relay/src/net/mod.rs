@@ -25,7 +25,14 @@ pub use os::{OsLink, OsNet};
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The two halves of a TCP stream. Dropping the second one sends the end of the stream.
-pub type Stream = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>);
+pub type Stream = (Box<dyn AsyncRead + Send + Unpin>, Box<dyn Outgoing>);
+
+/// The outgoing half of a TCP stream.
+pub trait Outgoing: AsyncWrite + Send + Unpin {
+    /// Gives the stream up: once the incoming half is dropped too, the far end sees a reset (RFC 9293 §3.5.2)
+    /// and not an end.
+    fn abort(self: Box<Self>);
+}
 
 /// A way for datagrams in and out: a UDP socket, or what behaves like one.
 ///

@@ -5,13 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
-use socket2::{Domain, MsgHdr, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{BoxFuture, Link, Listener, Net, Stream, canonical, canonical_ip, is_dual_stack, mapped};
+use super::{
+    BoxFuture, Link, Listener, Net, Outgoing, Stream, canonical, canonical_ip, is_dual_stack, mapped,
+};
 
 /// What is asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms: the
 /// bytes in flight of one fast stream fit, and a receiver that is scheduled late loses nothing.
@@ -82,6 +86,16 @@ fn halves(stream: TcpStream) -> io::Result<Stream> {
     stream.set_nodelay(true)?;
     let (read, write) = stream.into_split();
     Ok((Box::new(read), Box::new(write)))
+}
+
+impl Outgoing for OwnedWriteHalf {
+    fn abort(self: Box<Self>) {
+        let linger =
+            SockRef::from(<Self as AsRef<TcpStream>>::as_ref(&self)).set_linger(Some(Duration::ZERO));
+        if linger.is_ok() {
+            self.forget();
+        }
+    }
 }
 
 /// A non-blocking socket bound to `local`; for `[::]` one of both families, where the host has IPv6.

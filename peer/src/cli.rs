@@ -1,0 +1,98 @@
+//! The command line of the `peer` program.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use proto::name::ShareName;
+use relay::program::{Ending, Failure, GlobalArgs, Report, VERSION};
+
+use crate::server_url::ServerUrl;
+use crate::target::TcpTarget;
+use crate::{connect, share};
+
+const EXAMPLE: &str = "\
+Example: on the machine that has something to show
+  peer share 8000
+and on the other one, with the line that this prints
+  peer connect culvert1…";
+
+const SHARE_EXAMPLE: &str = "\
+Example: share a web server through a rendezvous of your own
+  peer share 8000 --server http://203.0.113.1:8080";
+
+const CONNECT_EXAMPLE: &str = "\
+Example: reach what is shared under this ticket at port 9000 of this machine
+  peer connect culvert1… --listen 127.0.0.1:9000";
+
+/// Culvert: a local port of one machine, on another one, wherever the two are
+#[derive(Debug, clap::Parser)]
+#[command(name = "peer", version = VERSION, after_help = EXAMPLE)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Share local services: prints the ticket that lets another machine in
+    Share(Share),
+    /// Connect to what a ticket is for: opens its ports on this machine
+    Connect(Connect),
+}
+
+/// The options of `peer share`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SHARE_EXAMPLE)]
+pub struct Share {
+    /// What to share: a port of this machine, or host:port
+    #[arg(value_name = "TARGET", required = true, num_args = 1..=64)]
+    pub targets: Vec<TcpTarget>,
+
+    /// The rendezvous: https://host[:port], or http://host[:port][#PEERID]
+    /// [default: a server embedded in this program, for this machine and its LAN]
+    #[arg(long, value_name = "URL", verbatim_doc_comment)]
+    pub server: Option<ServerUrl>,
+
+    /// Name of the share [default: three random words]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<ShareName>,
+
+    /// A new identity and ticket for this run
+    #[arg(long)]
+    pub ephemeral: bool,
+
+    /// For how long the ticket is good, as in 24h or 7d [default: until it is not]
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub expires: Option<Duration>,
+}
+
+/// The options of `peer connect`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = CONNECT_EXAMPLE)]
+pub struct Connect {
+    /// The ticket, or @FILE that holds it, or - to read it from standard input
+    /// [default: what CULVERT_TICKET holds]
+    #[arg(value_name = "TICKET", verbatim_doc_comment)]
+    pub ticket: Option<String>,
+
+    /// Where to listen, once for each target (repeatable)
+    /// [default: 127.0.0.1 and the target's port, or a free one if that is taken]
+    #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
+    pub listen: Vec<SocketAddr>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The one line that the user gets.
+pub async fn run(cli: Cli, report: Report, started: Instant) -> Result<Ending, Failure> {
+    match cli.command {
+        Command::Share(args) => share::run(args, report, started).await,
+        Command::Connect(args) => connect::run(args, report, started).await,
+    }
+}

@@ -1,0 +1,257 @@
+//! `peer connect`: opens the ports of a ticket's share on this machine.
+
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::machine::Backoff;
+use proto::ticket::Ticket;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use relay::net::{Listener, Net, OsNet, Stream};
+use relay::program::{Ending, Failure, Report, Shutdown};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::cli;
+use crate::endpoint::{Connection, Endpoint, EndpointConfig, EndpointEvent};
+use crate::error::Error;
+use crate::forward::{Counters, Ended, forward};
+use crate::path_report;
+use crate::store::Store;
+
+/// How long a visitor waits for a connection that is being made, or made again.
+const WAIT: Duration = Duration::from_secs(30);
+
+/// Between attempts to connect again, at first and at last.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// After a listener's error (no descriptors left, usually) it pauses, so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The environment variable that may hold the ticket.
+const TICKET_VARIABLE: &str = "CULVERT_TICKET";
+
+#[derive(Serialize)]
+struct ReadyFields {
+    peer_id: String,
+    listen: Vec<SocketAddr>,
+}
+
+/// Runs the command.
+pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) -> Result<Ending, Failure> {
+    let shutdown = Shutdown::install().map_err(|error| Failure::failed("no-signals", error))?;
+    let ticket: Ticket = read_ticket(args.ticket)?.parse().map_err(Failure::usage)?;
+    let net: Arc<dyn Net> = Arc::new(OsNet);
+    // Listeners come first: a port that is taken is known at once, and a visitor may come early.
+    let mut listeners = Vec::new();
+    for addr in &args.listen {
+        listeners.push(listen(&*net, *addr)?);
+    }
+    let key = Store::of_this_user()?.identity()?;
+    let endpoint =
+        Endpoint::bind(EndpointConfig::new(Arc::new(key), ticket.server.clone()), Arc::clone(&net))?;
+    let tunnel = Tunnel { endpoint: endpoint.clone(), ticket, report, net, started };
+    let ended = tokio::select! {
+        failed = tunnel.run(listeners) => Err(failed),
+        reason = shutdown.requested() => Ok(reason),
+    };
+    shutdown.drained(endpoint.close()).await;
+    Ok(ended?.into())
+}
+
+fn read_ticket(given: Option<String>) -> Result<String, Failure> {
+    let missing = || {
+        Failure::usage(format_args!(
+            "there is no ticket: give it as the argument, as @FILE, as - for standard input, or in {TICKET_VARIABLE}"
+        ))
+    };
+    let given = match given {
+        Some(given) => given,
+        None => std::env::var(TICKET_VARIABLE).map_err(|_| missing())?,
+    };
+    if given == "-" {
+        let mut text = String::new();
+        let limit = proto::ticket::MAX_TEXT as u64 + 2;
+        std::io::stdin()
+            .take(limit)
+            .read_to_string(&mut text)
+            .map_err(|error| Failure::usage(format_args!("standard input holds no ticket: {error}")))?;
+        return Ok(text);
+    }
+    match given.strip_prefix('@') {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|error| Failure::usage(format_args!("{path} holds no ticket: {error}"))),
+        None => Ok(given),
+    }
+}
+
+fn listen(net: &dyn Net, addr: SocketAddr) -> Result<Box<dyn Listener>, Failure> {
+    net.listen_tcp(addr).map_err(|error| {
+        Failure::failed(
+            "port-taken",
+            format_args!("cannot listen on {addr}: {error}; choose another with --listen ADDR:PORT"),
+        )
+    })
+}
+
+/// The way from local listeners to a share.
+struct Tunnel {
+    endpoint: Endpoint,
+    ticket: Ticket,
+    report: Report,
+    net: Arc<dyn Net>,
+    started: Instant,
+}
+
+impl Tunnel {
+    /// Connects, listens, and connects again whenever the connection is lost.
+    async fn run(self, mut listeners: Vec<Box<dyn Listener>>) -> Failure {
+        tokio::spawn(print_paths(self.endpoint.clone(), self.report.clone(), self.started));
+        let (current, live) = watch::channel(None);
+        let given = listeners.len();
+        for (number, listener) in listeners.iter().enumerate() {
+            tracing::debug!(number, addr = ?listener.local_addr(), "listening before the connection");
+        }
+        let mut connection = match self.endpoint.connect(&self.ticket).await {
+            Ok(connection) => connection,
+            Err(error) => return error.into(),
+        };
+        if given > connection.targets().len() {
+            return Failure::usage(format_args!(
+                "--listen is given {given} times, and the share has {} target(s)",
+                connection.targets().len()
+            ));
+        }
+        for target in &connection.targets()[given..] {
+            match self.listen_for(target.port) {
+                Ok(listener) => listeners.push(listener),
+                Err(failure) => return failure,
+            }
+        }
+        self.print_ready(&listeners, &connection);
+        let _ = current.send(Some(connection.clone()));
+        for (number, listener) in listeners.into_iter().enumerate() {
+            let number = u16::try_from(number).unwrap_or(u16::MAX);
+            tokio::spawn(accept(listener, number, live.clone(), self.report.clone()));
+        }
+        loop {
+            let why = connection.closed().await;
+            let _ = current.send(None);
+            self.report.line(format_args!("The connection is lost ({why}); connecting again."));
+            connection = match self.again().await {
+                Ok(connection) => connection,
+                Err(error) => return error.into(),
+            };
+            self.report.line("Connected again.");
+            let _ = current.send(Some(connection.clone()));
+        }
+    }
+
+    /// The target's own port, or a free one.
+    fn listen_for(&self, port: u16) -> Result<Box<dyn Listener>, Failure> {
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        match self.net.listen_tcp(at(port)) {
+            Ok(listener) => Ok(listener),
+            Err(_) => listen(&*self.net, at(0)),
+        }
+    }
+
+    fn print_ready(&self, listeners: &[Box<dyn Listener>], connection: &Connection) {
+        let listen: Vec<SocketAddr> =
+            listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let peer_id = connection.peer_id();
+        for addr in &listen {
+            self.report.line(format_args!(
+                "{} is {} of {}.",
+                self.report.style().bold(addr),
+                connection.name(),
+                peer_id.short()
+            ));
+        }
+        self.report.event("ready", ReadyFields { peer_id: peer_id.to_string(), listen });
+    }
+
+    /// Tries until the sharer is back; only what no time will mend ends it.
+    async fn again(&self) -> Result<Connection, Error> {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut rng = ChaCha12Rng::from_seed(EndpointConfig::random_seed());
+        loop {
+            match self.endpoint.connect(&self.ticket).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if error.is_passing() => tracing::debug!(%error, "not connected yet"),
+                Err(error) => return Err(error),
+            }
+            sleep(backoff.next_delay(&mut rng)).await;
+        }
+    }
+}
+
+async fn print_paths(endpoint: Endpoint, report: Report, started: Instant) {
+    let mut events = endpoint.events();
+    // It holds no endpoint while it waits: the last owner's end is this task's too.
+    drop(endpoint);
+    while let Ok(event) = events.recv().await {
+        if let EndpointEvent::Path(path) = event {
+            path_report::print(&report, &path, started);
+        }
+    }
+}
+
+/// Takes visitors in, for ever.
+async fn accept(
+    listener: Box<dyn Listener>,
+    target: u16,
+    live: watch::Receiver<Option<Connection>>,
+    report: Report,
+) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (live, report) = (live.clone(), report.clone());
+                tokio::spawn(visit(stream, target, live, report));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a visitor could not be accepted");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One visitor, from its first byte to its last.
+async fn visit(stream: Stream, target: u16, mut live: watch::Receiver<Option<Connection>>, report: Report) {
+    let connection = match timeout(WAIT, live.wait_for(Option::is_some)).await {
+        Ok(Ok(connection)) => connection.clone(),
+        Ok(Err(_)) | Err(_) => None,
+    };
+    let opened = match connection {
+        Some(connection) => connection.open(target).await.ok(),
+        None => None,
+    };
+    let Some((send, recv)) = opened else {
+        let (reader, writer) = stream;
+        drop(reader);
+        return writer.abort();
+    };
+    let ended = forward(stream, send, recv, &Counters::default()).await;
+    if let Ended::ResetByPeer(code) = ended
+        && let Some(why) = refusal(code)
+    {
+        report.warning(format_args!("a visitor was turned away: {why}"));
+    }
+}
+
+fn refusal(code: u64) -> Option<&'static str> {
+    use proto::wire::peer::close;
+    match u32::try_from(code).ok()? {
+        close::TARGET_REFUSED => {
+            Some("what is shared does not accept connections over there; is it running?")
+        }
+        close::NO_SUCH_TARGET => Some("the share has no such target any more"),
+        close::BUSY => Some("the peer has as many visitors as it takes"),
+        _ => None,
+    }
+}

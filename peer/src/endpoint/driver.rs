@@ -1,0 +1,399 @@
+//! The driver: the one task in which an endpoint's machines live.
+//!
+//! It waits for an input (a command, something of the session's, a STUN datagram, a timeout), hands it to
+//! the machine it is for, and drains every machine before it waits again. What belongs to offers and answers
+//! is in `exchanges`, what belongs to paths in `paths`.
+
+mod exchanges;
+mod paths;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proto::doorman::Doorman;
+use proto::id::{Instance, PeerId, ShareId};
+use proto::key::SecretKey;
+use proto::machine::{earliest, random};
+use proto::path::LinkId;
+use proto::session::{Session, SessionAction, SessionConfig};
+use proto::ticket::{ServerHint, Ticket};
+use proto::wire;
+use proto::wire::peer::{Target, close};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use relay::net::Net;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+
+use super::accept::{Knock, Visit};
+use super::remote::{Introduction, Remote, RemoteKey};
+use super::server_session::{Attempt, Lost, SessionInput};
+use super::{EndpointEvent, ShareSpec, Standing};
+use crate::error::Error;
+use crate::path_socket::{Datagram, PathSocket};
+use exchanges::{Dialling, PendingDial};
+use paths::FreshLink;
+
+/// How often the counters of busy paths are read, and how often those of idle ones.
+const TRAFFIC_BUSY: Duration = Duration::from_millis(250);
+const TRAFFIC_IDLE: Duration = Duration::from_secs(2);
+
+/// Everything that happens to an endpoint.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
+pub(super) enum Input {
+    Command(Command),
+    Session { generation: u64, input: SessionInput },
+    Knock(Box<Knock>),
+}
+
+/// What the endpoint's owner wants.
+#[derive(Debug)]
+pub(super) enum Command {
+    Share { spec: ShareSpec, visits: mpsc::Sender<Visit> },
+    Dial { ticket: Box<Ticket>, reply: oneshot::Sender<Result<Introduction, Error>> },
+    Attach { address: SocketAddr, connection: quinn::Connection },
+    Forget { address: SocketAddr },
+    Close { done: oneshot::Sender<()> },
+}
+
+/// What a driver is made of.
+pub(super) struct Parts {
+    pub(super) me: PeerId,
+    pub(super) instance: Instance,
+    pub(super) key: Arc<SecretKey>,
+    pub(super) server: ServerHint,
+    pub(super) net: Arc<dyn Net>,
+    pub(super) socket: Arc<PathSocket>,
+    pub(super) quinn: quinn::Endpoint,
+    pub(super) inputs: mpsc::WeakSender<Input>,
+    pub(super) standing: watch::Sender<Standing>,
+    pub(super) events: broadcast::Sender<EndpointEvent>,
+    pub(super) seed: [u8; 32],
+}
+
+/// A share of ours.
+struct Shared {
+    doorman: Doorman,
+    name: String,
+    targets: Vec<Target>,
+    visits: mpsc::Sender<Visit>,
+}
+
+/// The attempt at a session that is under way, or stands.
+struct SessionLink {
+    generation: u64,
+    task: Option<AbortHandle>,
+    frames: Option<mpsc::Sender<Vec<u8>>>,
+}
+
+pub(super) struct Driver {
+    parts: Parts,
+    rng: ChaCha12Rng,
+    session: Session,
+    link: SessionLink,
+    /// Why the last attempt failed, for the words when the time is over.
+    last_failure: String,
+    /// Our address as the server sees it.
+    observed: Option<SocketAddr>,
+    shares: BTreeMap<ShareId, Shared>,
+    /// Dials that wait for the session.
+    pending: Vec<PendingDial>,
+    dials: Vec<Dialling>,
+    remotes: BTreeMap<RemoteKey, Remote>,
+    /// The tickets under which remotes were dialled, to ask again when their paths are lost.
+    tickets: BTreeMap<RemoteKey, Ticket>,
+    fresh_links: BTreeMap<LinkId, FreshLink>,
+    next_link: u16,
+    traffic_at: Option<Instant>,
+    closed: bool,
+}
+
+impl Driver {
+    pub(super) fn new(parts: Parts) -> Self {
+        let mut rng = ChaCha12Rng::from_seed(parts.seed);
+        let now = tokio::time::Instant::now().into_std();
+        let session = Session::new(SessionConfig::default(), parts.instance, None, random(&mut rng), now);
+        Self {
+            parts,
+            rng,
+            session,
+            link: SessionLink { generation: 0, task: None, frames: None },
+            last_failure: "no answer".into(),
+            observed: None,
+            shares: BTreeMap::new(),
+            pending: Vec::new(),
+            dials: Vec::new(),
+            remotes: BTreeMap::new(),
+            tickets: BTreeMap::new(),
+            fresh_links: BTreeMap::new(),
+            next_link: 1,
+            traffic_at: None,
+            closed: false,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Input>,
+        mut datagrams: mpsc::Receiver<Datagram>,
+    ) {
+        while !self.closed {
+            let deadline = self.poll_timeout();
+            let sleep = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                input = inputs.recv() => match input {
+                    Some(input) => self.handle_input(input, now()),
+                    None => self.closed = true,
+                },
+                Some(datagram) = datagrams.recv() => self.handle_datagram(datagram, now()),
+                () = sleep => self.handle_timeout(now()),
+            }
+            self.drain(now());
+        }
+        if let Some(task) = self.link.task.take() {
+            task.abort();
+        }
+    }
+
+    fn handle_input(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::Command(command) => self.handle_command(command, now),
+            Input::Session { generation, input } if generation == self.link.generation => {
+                self.handle_session_input(input, now);
+            }
+            Input::Session { .. } => {}
+            Input::Knock(knock) => self.handle_knock(*knock),
+        }
+    }
+
+    fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Share { spec, visits } => self.share(spec, visits),
+            Command::Dial { ticket, reply } => {
+                if let Standing::Failed(error) = &*self.parts.standing.borrow() {
+                    let _ = reply.send(Err(error.clone()));
+                    return;
+                }
+                self.pending.push(PendingDial::new(*ticket, Some(reply), None, now));
+            }
+            Command::Attach { address, connection } => {
+                if let Some((_, remote)) = self.by_address(address) {
+                    remote.connection = Some(connection);
+                    remote.expires = None;
+                }
+            }
+            Command::Forget { address } => {
+                if let Some((key, _)) = self.by_address(address) {
+                    self.forget(key, close::DONE, "done");
+                }
+            }
+            Command::Close { done } => {
+                for remote in self.remotes.values() {
+                    if let Some(connection) = &remote.connection {
+                        connection.close(close::STOPPING.into(), b"the peer stopped");
+                    }
+                }
+                self.closed = true;
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn handle_session_input(&mut self, input: SessionInput, now: Instant) {
+        match input {
+            SessionInput::Connected(frames) => {
+                self.link.frames = Some(frames);
+                self.session.handle_connected(now);
+            }
+            SessionInput::Message(message) => self.session.handle_message(message, now),
+            SessionInput::Lost(lost) => {
+                self.link.frames = None;
+                self.link.task = None;
+                let starting = *self.parts.standing.borrow() == Standing::Starting;
+                match lost {
+                    Lost::Final(error) if starting => self.fail(&error),
+                    Lost::Final(error) => {
+                        tracing::warn!(%error, "the server is asked again");
+                        self.session.handle_lost(now);
+                    }
+                    Lost::Passing(why) => {
+                        tracing::debug!(why, "the session is lost");
+                        self.last_failure = why;
+                        self.session.handle_lost(now);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The session never came up, and never will: everybody who waits for it is told.
+    fn fail(&mut self, error: &Error) {
+        let _ = self.parts.standing.send(Standing::Failed(error.clone()));
+        for pending in self.pending.drain(..) {
+            if let Some(reply) = pending.reply {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if !matches!(&*self.parts.standing.borrow(), Standing::Failed(_)) {
+            self.session.handle_timeout(now);
+        }
+        for dialling in &mut self.dials {
+            dialling.dial.handle_timeout(now);
+        }
+        self.report_traffic(now);
+        for remote in self.remotes.values_mut() {
+            remote.agent.handle_timeout(now);
+        }
+        self.forget_expired(now);
+        self.expire_fresh_links(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let failed = matches!(&*self.parts.standing.borrow(), Standing::Failed(_));
+        let mut next = if failed { None } else { self.session.poll_timeout() };
+        for dialling in &self.dials {
+            next = earliest(next, dialling.dial.poll_timeout());
+        }
+        for pending in &self.pending {
+            // One that waits for the session needs no timer: the session's coming up is an input.
+            next = earliest(next, pending.not_before.filter(|_| self.link.frames.is_some()));
+        }
+        for remote in self.remotes.values() {
+            next = earliest(earliest(next, remote.agent.poll_timeout()), remote.expires);
+        }
+        next = earliest(next, self.fresh_links_timeout());
+        earliest(next, self.traffic_at)
+    }
+
+    /// Takes everything out of every machine, until none has anything left.
+    fn drain(&mut self, now: Instant) {
+        loop {
+            let mut idle = true;
+            while let Some(action) = self.session.poll_action() {
+                idle = false;
+                self.act(action);
+            }
+            while let Some(event) = self.session.poll_event() {
+                idle = false;
+                self.handle_session_event(event, now);
+            }
+            idle &= self.drain_dials(now);
+            idle &= self.drain_agents(now);
+            if idle {
+                break;
+            }
+        }
+        if self.remotes.is_empty() {
+            self.traffic_at = None;
+        } else if self.traffic_at.is_none() {
+            self.traffic_at = Some(now + TRAFFIC_BUSY);
+        }
+    }
+
+    fn act(&mut self, action: SessionAction) {
+        match action {
+            SessionAction::Dial => self.start_attempt(),
+            SessionAction::Send(message) => {
+                let Some(frames) = &self.link.frames else { return };
+                if frames.try_send(wire::frame(&message)).is_err() {
+                    tracing::debug!("the session's queue is full, or the session gone: a message is lost");
+                }
+            }
+            SessionAction::Close => {
+                self.link.frames = None;
+                if let Some(task) = self.link.task.take() {
+                    task.abort();
+                }
+            }
+        }
+    }
+
+    fn start_attempt(&mut self) {
+        if let Some(task) = self.link.task.take() {
+            task.abort();
+        }
+        self.link.generation += 1;
+        let attempt = Attempt {
+            generation: self.link.generation,
+            quinn: self.parts.quinn.clone(),
+            socket: Arc::clone(&self.parts.socket),
+            key: Arc::clone(&self.parts.key),
+            server: self.parts.server.clone(),
+            net: Arc::clone(&self.parts.net),
+            inputs: self.parts.inputs.clone(),
+        };
+        self.link.task = Some(tokio::spawn(attempt.run()).abort_handle());
+    }
+
+    fn report_traffic(&mut self, now: Instant) {
+        if self.traffic_at.is_none_or(|at| at > now) {
+            return;
+        }
+        let mut any = false;
+        for remote in self.remotes.values_mut() {
+            any |= remote.report_traffic(&self.parts.socket, now);
+        }
+        self.traffic_at = Some(now + if any { TRAFFIC_BUSY } else { TRAFFIC_IDLE });
+    }
+
+    fn by_address(&mut self, address: SocketAddr) -> Option<(RemoteKey, &mut Remote)> {
+        let found = self.remotes.iter_mut().find(|(_, remote)| remote.address == address);
+        found.map(|(key, remote)| (*key, remote))
+    }
+
+    /// Remotes whose time without a connection is over, or whose connection has ended.
+    fn forget_expired(&mut self, now: Instant) {
+        let gone = |remote: &Remote| match &remote.connection {
+            Some(connection) => connection.close_reason().is_some(),
+            None => remote.expires.is_some_and(|at| at <= now),
+        };
+        let keys: Vec<_> =
+            self.remotes.iter().filter(|(_, remote)| gone(remote)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.forget(key, close::DONE, "gone");
+        }
+    }
+
+    fn forget(&mut self, key: RemoteKey, code: u32, why: &str) {
+        let Some(remote) = self.remotes.remove(&key) else { return };
+        self.tickets.remove(&key);
+        self.unreachable(key);
+        if let Some(connection) = &remote.connection {
+            connection.close(code.into(), why.as_bytes());
+        }
+        for link in remote.links {
+            self.close_link(link);
+        }
+        self.parts.socket.close_remote(remote.address);
+        self.dials.retain(|dialling| dialling.repunch != Some(key));
+        self.pending.retain(|pending| pending.repunch != Some(key));
+    }
+
+    fn event(&self, event: EndpointEvent) {
+        // Nobody listening is no fault.
+        let _ = self.parts.events.send(event);
+    }
+}
+
+/// Tokio's clock, so that a test's paused time is everybody's.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+/// The wall clock, for expiry alone.
+fn unix_secs() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

@@ -1,0 +1,371 @@
+//! Offers and answers: whom we ask, and whom we let in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::dial::{Dial, DialEvent, DialFailure};
+use proto::doorman::{Decision, Doorman};
+use proto::machine::{Backoff, random};
+use proto::path::{LinkId, PathAgent, PathConfig, PathKind};
+use proto::proof::CheckKeys;
+use proto::session::SessionEvent;
+use proto::stun::Role;
+use proto::ticket::Ticket;
+use proto::wire::peer::close;
+use proto::wire::session::ToServer;
+use proto::wire::signal::{Answer, Claims, Offer, Refusal, Trickle, Verdict};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Driver, Shared, unix_secs};
+use crate::endpoint::accept::{Access, Knock, Visit};
+use crate::endpoint::remote::{Introduction, Remote, RemoteKey, Signals};
+use crate::endpoint::{EndpointEvent, ShareSpec, Standing};
+use crate::error::Error;
+
+/// How many remotes one process has at once.
+const MAX_REMOTES: usize = 1024;
+
+/// How long a remote that was let in may take to connect.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// How long a connector looks for a path before it says that there is none.
+const NO_PATH: Duration = Duration::from_secs(12);
+
+/// A dial that waits for the session, or for its time.
+pub(super) struct PendingDial {
+    pub(super) ticket: Ticket,
+    pub(super) reply: Option<oneshot::Sender<Result<Introduction, Error>>>,
+    /// The remote whose paths are lost, where this is to find new ones for it.
+    pub(super) repunch: Option<RemoteKey>,
+    pub(super) not_before: Option<Instant>,
+    backoff: Backoff,
+}
+
+/// A dial under way.
+pub(super) struct Dialling {
+    pub(super) dial: Dial,
+    pub(super) repunch: Option<RemoteKey>,
+    ticket: Ticket,
+    reply: Option<oneshot::Sender<Result<Introduction, Error>>>,
+    /// Let in, this remote is to be reached by then.
+    reaching: Option<RemoteKey>,
+    backoff: Backoff,
+}
+
+impl PendingDial {
+    pub(super) const fn new(
+        ticket: Ticket,
+        reply: Option<oneshot::Sender<Result<Introduction, Error>>>,
+        repunch: Option<RemoteKey>,
+        now: Instant,
+    ) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        Self { ticket, reply, repunch, not_before: Some(now), backoff }
+    }
+}
+
+impl Driver {
+    pub(super) fn share(&mut self, spec: ShareSpec, visits: mpsc::Sender<Visit>) {
+        let ShareSpec { share, name, targets, tickets } = spec;
+        let (me, instance) = (self.parts.me, self.parts.instance);
+        let mut doorman = Doorman::new(me, instance, share, random(&mut self.rng));
+        for (ticket, admission) in tickets {
+            doorman.admit(ticket, admission);
+        }
+        self.shares.insert(share, Shared { doorman, name, targets, visits });
+        self.session.register(share);
+    }
+
+    pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
+        match event {
+            SessionEvent::Up { observed, .. } => {
+                self.observed = Some(observed);
+                let _ = self.parts.standing.send(Standing::Up);
+            }
+            SessionEvent::Down => {
+                let _ = self.parts.standing.send(Standing::Down);
+            }
+            SessionEvent::GaveUp => {
+                let (url, why) = (self.parts.server.url.clone(), self.last_failure.clone());
+                self.fail(&Error::ServerSilent { url, why });
+            }
+            SessionEvent::Observed(addr) => self.observed = Some(addr),
+            SessionEvent::Registered(share) => self.event(EndpointEvent::Registered(share)),
+            SessionEvent::Displaced(share) => self.event(EndpointEvent::Displaced(share)),
+            SessionEvent::Forwarded { offer, to_instance, relay } => {
+                for dialling in &mut self.dials {
+                    dialling.dial.handle_forwarded(offer, to_instance, relay.clone());
+                }
+            }
+            SessionEvent::Undelivered { offer, reason } => {
+                for dialling in &mut self.dials {
+                    dialling.dial.handle_undelivered(offer, reason);
+                }
+            }
+            SessionEvent::Answer { from, observed, answer } => {
+                for dialling in &mut self.dials {
+                    dialling.dial.handle_answer(from, observed, &answer);
+                }
+            }
+            SessionEvent::Offer { from, observed, offer } => self.handle_offer(from, observed, &offer, now),
+            SessionEvent::Trickle { from, trickle } => self.handle_trickle(from, &trickle, now),
+        }
+    }
+
+    fn handle_offer(&mut self, from: RemoteKey, observed: SocketAddr, offer: &Offer, now: Instant) {
+        let claims =
+            (self.remotes.len() < MAX_REMOTES || self.remotes.contains_key(&from)).then(|| self.claims());
+        let server = self.parts.server.peer_id;
+        let Some(shared) = self.shares.get_mut(&offer.share) else { return };
+        match shared.doorman.handle_offer(server, from, offer, claims, unix_secs()) {
+            Decision::Replayed => {
+                tracing::info!(peer = ?from.0, "an offer came a second time and is ignored")
+            }
+            Decision::Answer(answer) => {
+                if let Verdict::Refused(refusal) = answer.verdict {
+                    tracing::info!(peer = ?from.0, ?refusal, "an offer is refused");
+                    self.event(EndpointEvent::OfferRefused { share: offer.share, peer: from.0 });
+                }
+                self.answer(from, answer);
+            }
+            Decision::Admit { answer, keys, exchange, secret } => {
+                self.answer(from, answer);
+                let signals = Signals::new(exchange, secret, offer.nonce);
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), now);
+            }
+        }
+    }
+
+    fn answer(&mut self, to: RemoteKey, answer: Answer) {
+        self.session.signal(ToServer::Answer { to: to.0, to_instance: to.1, answer });
+    }
+
+    /// Both sides know each other: checks begin. A remote that we have already keeps its stable address, and
+    /// its connection with it.
+    #[allow(clippy::too_many_arguments, reason = "an exchange has that many parts")]
+    fn meet(
+        &mut self,
+        key: RemoteKey,
+        role: Role,
+        keys: CheckKeys,
+        signals: Signals,
+        claims: &Claims,
+        observed: Option<SocketAddr>,
+        now: Instant,
+    ) -> Option<SocketAddr> {
+        let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
+        agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+        for candidate in self.believed(claims, observed) {
+            agent.add_candidate(candidate, now);
+        }
+        if let Some(remote) = self.remotes.get_mut(&key) {
+            remote.agent = agent;
+            remote.signals = signals;
+            remote.observed = observed;
+            return Some(remote.address);
+        }
+        let address = self.parts.socket.open_remote()?;
+        let remote = Remote::new(role, address, agent, signals, observed, now + CONNECT);
+        self.remotes.insert(key, remote);
+        Some(address)
+    }
+
+    /// Which of a peer's claims are tried: see [`believable`].
+    fn believed(&self, claims: &Claims, observed: Option<SocketAddr>) -> Vec<Candidate> {
+        let on_this_machine = self.observed.is_some_and(|addr| scope(addr) == Scope::Loopback);
+        believable(&claims.candidates, observed, on_this_machine)
+    }
+
+    /// What we say of ourselves: the addresses of our interfaces, the one that reaches the server first.
+    fn claims(&self) -> Claims {
+        let Some(port) = self.main_port() else { return Claims::default() };
+        let preferred = self.parts.server.udp.first().and_then(|to| self.parts.net.source_for(*to).ok());
+        let mut ips: Vec<IpAddr> = self.parts.net.addresses().unwrap_or_default();
+        ips.sort_by_key(|ip| (Some(*ip) != preferred, ip.is_ipv6(), *ip));
+        let candidates = ips
+            .into_iter()
+            .map(|ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, port)))
+            .filter(|candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global))
+            .take(MAX_CANDIDATES - 1)
+            .collect();
+        Claims { candidates, relay: None }
+    }
+
+    fn main_port(&self) -> Option<u16> {
+        let link = self.parts.socket.link(LinkId::MAIN)?;
+        link.local_addr().ok().map(|addr| addr.port())
+    }
+
+    fn handle_trickle(&mut self, from: RemoteKey, trickle: &Trickle, now: Instant) {
+        let Some(remote) = self.remotes.get_mut(&from) else { return };
+        if !remote.signals.accepts(from, trickle) {
+            tracing::debug!(peer = ?from.0, "a trickle proves nothing and is ignored");
+            return;
+        }
+        let observed = remote.observed;
+        let candidates = self.believed(&trickle.claims, observed);
+        let Some(remote) = self.remotes.get_mut(&from) else { return };
+        for candidate in candidates {
+            remote.agent.add_candidate(candidate, now);
+        }
+    }
+
+    /// Sends further claims to a remote, within its exchange.
+    pub(super) fn trickle(&mut self, key: RemoteKey, candidates: Vec<Candidate>) {
+        let me = (self.parts.me, self.parts.instance);
+        let Some(remote) = self.remotes.get_mut(&key) else { return };
+        let trickle = remote.signals.trickle(me, Claims { candidates, relay: None });
+        self.session.signal(ToServer::Trickle { to: key.0, to_instance: key.1, trickle });
+    }
+
+    /// Moves dials on. Returns whether there was nothing to do.
+    pub(super) fn drain_dials(&mut self, now: Instant) -> bool {
+        let mut idle = true;
+        if self.link.frames.is_some() {
+            let (due, waiting) = std::mem::take(&mut self.pending)
+                .into_iter()
+                .partition(|pending: &PendingDial| pending.not_before.is_none_or(|at| at <= now));
+            self.pending = waiting;
+            for pending in due {
+                idle = false;
+                self.start_dial(pending, now);
+            }
+        }
+        for index in (0..self.dials.len()).rev() {
+            while let Some(offer) = self.dials[index].dial.poll_transmit() {
+                idle = false;
+                let to = self.dials[index].ticket.sharer;
+                self.session.signal(ToServer::Offer { to, offer });
+            }
+            while let Some(event) = self.dials[index].dial.poll_event() {
+                idle = false;
+                if self.handle_dial_event(index, event, now) {
+                    self.dials.remove(index);
+                    break;
+                }
+            }
+        }
+        idle
+    }
+
+    fn start_dial(&mut self, pending: PendingDial, now: Instant) {
+        let PendingDial { ticket, reply, repunch, not_before: _, backoff } = pending;
+        let me = (self.parts.me, self.parts.instance);
+        let dial = Dial::new(ticket.clone(), me, self.claims(), random(&mut self.rng), now);
+        self.dials.push(Dialling { dial, repunch, ticket, reply, reaching: None, backoff });
+    }
+
+    /// Returns whether the dial is over.
+    fn handle_dial_event(&mut self, index: usize, event: DialEvent, now: Instant) -> bool {
+        match event {
+            // Of use to a relay only: packets can be addressed before the answer is here.
+            DialEvent::Forwarded { .. } => false,
+            DialEvent::Accepted { instance, keys, claims, observed, offer } => {
+                let exchange = *self.dials[index].dial.exchange();
+                let sharer = (exchange.sharer, instance);
+                if let Some(old) = self.dials[index].repunch.filter(|old| *old != sharer) {
+                    // The sharer is another process now: the connection's other end is gone.
+                    self.dials[index].repunch = None;
+                    self.dials[index].reply = None;
+                    self.forget(old, close::DONE, "the peer was started again");
+                    return true;
+                }
+                let secret = self.dials[index].ticket.secret.clone();
+                let signals = Signals::new(exchange, secret, offer);
+                let address = self.meet(sharer, Role::Connector, keys, signals, &claims, observed, now);
+                if address.is_none() {
+                    self.refuse_dial(index, Error::Local("too many peers at once".into()));
+                    return true;
+                }
+                if let Some(remote) = self.remotes.get_mut(&sharer)
+                    && remote.connection.is_none()
+                {
+                    remote.expires = Some(now + NO_PATH);
+                }
+                self.tickets.insert(sharer, self.dials[index].ticket.clone());
+                self.dials[index].reaching = Some(sharer);
+                self.dials[index].repunch.is_some()
+            }
+            DialEvent::Failed(failure) => {
+                let repunch = self.dials[index].repunch;
+                if repunch.is_some() && failure != DialFailure::Refused(Refusal::Revoked) {
+                    self.retry_later(index, now);
+                } else {
+                    self.refuse_dial(index, Error::Dial(failure));
+                }
+                true
+            }
+        }
+    }
+
+    fn retry_later(&mut self, index: usize, now: Instant) {
+        let Dialling { ticket, repunch, backoff, .. } = &mut self.dials[index];
+        let wait = backoff.next_delay(&mut self.rng);
+        let mut pending = PendingDial::new(ticket.clone(), None, *repunch, now + wait);
+        pending.backoff = backoff.clone();
+        self.pending.push(pending);
+    }
+
+    fn refuse_dial(&mut self, index: usize, error: Error) {
+        if let Some(reply) = self.dials[index].reply.take() {
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    /// A remote has its first path: whoever dialled it can open the connection.
+    pub(super) fn reached(&mut self, key: RemoteKey) {
+        let Some(index) = self.dials.iter().position(|dialling| dialling.reaching == Some(key)) else {
+            return;
+        };
+        let dialling = self.dials.remove(index);
+        let Some(remote) = self.remotes.get(&key) else { return };
+        if let Some(reply) = dialling.reply {
+            let introduction = Introduction { address: remote.address, exchange: *dialling.dial.exchange() };
+            let _ = reply.send(Ok(introduction));
+        }
+    }
+
+    /// A remote that was dialled is given up: there is no path to it.
+    pub(super) fn unreachable(&mut self, key: RemoteKey) {
+        let Some(index) = self.dials.iter().position(|dialling| dialling.reaching == Some(key)) else {
+            return;
+        };
+        self.refuse_dial(index, Error::NoPath);
+        self.dials.remove(index);
+    }
+
+    /// A connector's paths are all lost: it asks again, which also makes the sharer punch from its side.
+    pub(super) fn repunch(&mut self, key: RemoteKey, now: Instant) {
+        let under_way = self.dials.iter().any(|dialling| dialling.repunch == Some(key))
+            || self.pending.iter().any(|pending| pending.repunch == Some(key));
+        let Some(ticket) = self.tickets.get(&key).filter(|_| !under_way) else { return };
+        self.pending.push(PendingDial::new(ticket.clone(), None, Some(key), now));
+    }
+
+    /// A connection proves itself, or does not.
+    pub(super) fn handle_knock(&mut self, knock: Knock) {
+        let Knock { address, peer, hello, exporter, connection, reply } = knock;
+        let server = self.parts.server.peer_id;
+        let key = (peer, hello.instance);
+        // The stable address belongs to the remote whose exchange opened the path: it has to be the same.
+        let expected = self.remotes.get(&key).is_some_and(|remote| remote.address == address);
+        let decision = match self.shares.get(&hello.share) {
+            Some(shared) if expected => {
+                shared.doorman.check_hello(server, peer, &hello, &exporter, unix_secs()).map(|()| Access {
+                    name: shared.name.clone(),
+                    targets: shared.targets.clone(),
+                    visits: shared.visits.clone(),
+                })
+            }
+            Some(_) | None => Err(Refusal::WrongTicket),
+        };
+        if decision.is_ok()
+            && let Some(remote) = self.remotes.get_mut(&key)
+        {
+            remote.connection = Some(connection);
+            remote.expires = None;
+        }
+        let _ = reply.send(decision);
+    }
+}

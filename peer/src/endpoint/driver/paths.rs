@@ -1,0 +1,236 @@
+//! Paths: what the agents send and hear, and the short-lived links that they ask for.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use proto::candidate::{Candidate, CandidateKind};
+use proto::machine::{earliest, random};
+use proto::path::{CheckTransmit, LinkId, PathEvent, PathKind};
+use proto::stun::{self, Preview, Role, Transaction};
+
+use super::Driver;
+use crate::endpoint::remote::RemoteKey;
+use crate::endpoint::{EndpointEvent, PathReport};
+use crate::path_socket::Datagram;
+
+/// How many short-lived links one process has at once.
+const MAX_FRESH_LINKS: usize = 8;
+
+/// How long one may stay without carrying anybody's data.
+const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
+
+/// How often the server is asked for a fresh link's mapping (RFC 8489 §6.2.1 starts at 500 ms), and how
+/// many times.
+const MAPPING_RETRY: Duration = Duration::from_millis(300);
+const MAPPING_TRIES: u8 = 4;
+
+/// A short-lived link: another local port, for a remote that could not be reached from the main one.
+#[derive(Debug)]
+pub(super) struct FreshLink {
+    key: RemoteKey,
+    transaction: Transaction,
+    tries_left: u8,
+    ask_at: Option<Instant>,
+    expires: Instant,
+}
+
+impl Driver {
+    pub(super) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
+        let Datagram { link, from, payload } = datagram;
+        if self.handle_mapping(link, from, &payload, now) {
+            return;
+        }
+        let Some(preview) = stun::preview(&payload) else { return };
+        let path = proto::path::PathId { link, remote: from };
+        let found = self.remotes.values_mut().find(|remote| remote.agent.expects(&preview));
+        match found {
+            Some(remote) => remote.agent.handle_check(path, &payload, now),
+            None => match preview {
+                Preview::Check(_) => tracing::trace!("a check of no exchange of ours"),
+                Preview::Answer(_) => tracing::trace!("an answer that nobody waits for"),
+            },
+        }
+    }
+
+    /// Moves the agents' output on. Returns whether there was none.
+    pub(super) fn drain_agents(&mut self, now: Instant) -> bool {
+        let mut idle = true;
+        let keys: Vec<RemoteKey> = self.remotes.keys().copied().collect();
+        for key in keys {
+            while let Some(transmit) =
+                self.remotes.get_mut(&key).and_then(|remote| remote.agent.poll_transmit())
+            {
+                idle = false;
+                self.send_check(&transmit);
+            }
+            while let Some(event) = self.remotes.get_mut(&key).and_then(|remote| remote.agent.poll_event()) {
+                idle = false;
+                self.handle_path_event(key, event, now);
+            }
+        }
+        idle
+    }
+
+    fn send_check(&self, transmit: &CheckTransmit) {
+        let CheckTransmit { path, ttl, payload } = transmit;
+        let Some(link) = self.parts.socket.link(path.link) else { return };
+        let sent = match ttl {
+            Some(ttl) => link.send_with_ttl(path.remote, *ttl, payload),
+            None => link.send_datagram(path.remote, payload),
+        };
+        if let Err(error) = sent {
+            // No route, no such family, a full queue: a lost check, which the schedule makes up for.
+            tracing::trace!(?path, %error, "a check could not be sent");
+        }
+    }
+
+    fn handle_path_event(&mut self, key: RemoteKey, event: PathEvent, now: Instant) {
+        let Some(remote) = self.remotes.get_mut(&key) else { return };
+        match event {
+            PathEvent::Accept(path) => {
+                self.parts.socket.accept_from(remote.address, path);
+            }
+            PathEvent::Route { route, primary, reason } => {
+                self.parts.socket.set_route(remote.address, route);
+                let peer = key.0;
+                match (route.primary, primary) {
+                    (Some(path), Some((kind, rtt))) => {
+                        tracing::info!(?peer, ?kind, %reason, "path");
+                        let report = PathReport { peer, kind, remote: path.remote, rtt, reason };
+                        if remote.last_path != Some((kind, path)) {
+                            remote.last_path = Some((kind, path));
+                            self.event(EndpointEvent::Path(report));
+                        }
+                        self.reached(key);
+                        self.close_idle_links(key, path.link);
+                    }
+                    _ => {
+                        tracing::info!(?peer, %reason, "no path");
+                        if remote.role == Role::Connector {
+                            self.repunch(key, now);
+                        }
+                    }
+                }
+            }
+            PathEvent::FreshLinkWanted => self.open_fresh_link(key, now),
+        }
+    }
+
+    /// Opens another local port for a remote and asks the server under which mapping it is seen.
+    fn open_fresh_link(&mut self, key: RemoteKey, now: Instant) {
+        if self.fresh_links.len() >= MAX_FRESH_LINKS {
+            return;
+        }
+        let v4 = self.observed.is_none_or(|addr| addr.is_ipv4());
+        let any: SocketAddr =
+            if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+        let bound = match self.parts.net.bind_udp(any) {
+            Ok(bound) => bound,
+            Err(error) => {
+                tracing::debug!(%error, "no further socket");
+                return;
+            }
+        };
+        let id = LinkId(self.next_link);
+        self.next_link = self.next_link.checked_add(1).unwrap_or(1);
+        self.parts.socket.add_link(id, bound);
+        let link = FreshLink {
+            key,
+            transaction: random(&mut self.rng),
+            tries_left: MAPPING_TRIES,
+            ask_at: Some(now),
+            expires: now + FRESH_LINK_LIFE,
+        };
+        self.fresh_links.insert(id, link);
+        if let Some(remote) = self.remotes.get_mut(&key) {
+            remote.links.push(id);
+        }
+        self.ask_mappings(now);
+    }
+
+    fn ask_mappings(&mut self, now: Instant) {
+        let v4 = self.observed.is_none_or(|addr| addr.is_ipv4());
+        let Some(server) = self.parts.server.udp.iter().find(|addr| addr.is_ipv4() == v4) else { return };
+        for (id, fresh) in &mut self.fresh_links {
+            if fresh.ask_at.is_none_or(|at| at > now) {
+                continue;
+            }
+            fresh.tries_left = fresh.tries_left.saturating_sub(1);
+            fresh.ask_at = (fresh.tries_left > 0).then(|| now + MAPPING_RETRY);
+            if let Some(link) = self.parts.socket.link(*id) {
+                let _ = link.send_datagram(*server, &stun::binding_request(fresh.transaction));
+            }
+        }
+    }
+
+    /// The server's word on a fresh link's mapping: the remote is told, and our own checks begin there.
+    fn handle_mapping(&mut self, link: LinkId, from: SocketAddr, payload: &[u8], now: Instant) -> bool {
+        let Some(fresh) = self.fresh_links.get_mut(&link).filter(|fresh| fresh.ask_at.is_some()) else {
+            return false;
+        };
+        if !self.parts.server.udp.contains(&from) {
+            return false;
+        }
+        let Some(mapped) = stun::mapped_address(payload, fresh.transaction) else { return false };
+        fresh.ask_at = None;
+        let key = fresh.key;
+        self.trickle(key, vec![Candidate::new(CandidateKind::Reflexive, mapped)]);
+        if let Some(remote) = self.remotes.get_mut(&key) {
+            remote.agent.add_link(link, PathKind::Direct, now);
+        }
+        true
+    }
+
+    pub(super) fn fresh_links_timeout(&self) -> Option<Instant> {
+        self.fresh_links
+            .values()
+            .fold(None, |next, fresh| earliest(next, earliest(fresh.ask_at, Some(fresh.expires))))
+    }
+
+    pub(super) fn expire_fresh_links(&mut self, now: Instant) {
+        self.ask_mappings(now);
+        let over: Vec<_> =
+            self.fresh_links.iter().filter(|(_, fresh)| fresh.expires <= now).map(|(id, _)| *id).collect();
+        for id in over {
+            let key = self.fresh_links.get(&id).map(|fresh| fresh.key);
+            let Some(remote) = key.and_then(|key| self.remotes.get_mut(&key)) else {
+                self.close_link(id);
+                continue;
+            };
+            if remote.agent.route().primary.is_some_and(|path| path.link == id) {
+                if let Some(fresh) = self.fresh_links.get_mut(&id) {
+                    fresh.expires = now + FRESH_LINK_LIFE;
+                }
+                continue;
+            }
+            remote.agent.remove_link(id, now);
+            remote.links.retain(|link| *link != id);
+            self.close_link(id);
+        }
+    }
+
+    /// A remote has its path: the links that were opened for it and do not carry it are closed.
+    fn close_idle_links(&mut self, key: RemoteKey, carrying: LinkId) {
+        let now = super::now();
+        let Some(remote) = self.remotes.get_mut(&key) else { return };
+        let (kept, idle): (Vec<_>, Vec<_>) = remote.links.iter().partition(|link| **link == carrying);
+        remote.links = kept;
+        for link in idle {
+            remote.agent.remove_link(link, now);
+        }
+        let idle: Vec<LinkId> = self
+            .fresh_links
+            .iter()
+            .filter(|(id, fresh)| fresh.key == key && **id != carrying)
+            .map(|(id, _)| *id)
+            .collect();
+        for link in idle {
+            self.close_link(link);
+        }
+    }
+
+    pub(super) fn close_link(&mut self, link: LinkId) {
+        self.fresh_links.remove(&link);
+        self.parts.socket.remove_link(link);
+    }
+}

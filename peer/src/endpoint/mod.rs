@@ -1,0 +1,348 @@
+//! **Endpoint**: one process of an identity, at one server: its main UDP socket, its session, its shares and
+//! its connections.
+//!
+//! All machines live in one task, the driver ([`driver`]): whatever happens is an input to it, and after each
+//! input every machine is drained. Streams of data never pass through it.
+
+mod accept;
+mod dialing;
+mod driver;
+mod remote;
+mod server_session;
+
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::doorman::Admission;
+use proto::id::{Instance, PeerId, ShareId, TicketId};
+use proto::key::SecretKey;
+use proto::path::{PathKind, Reason};
+use proto::ticket::{ServerHint, Ticket};
+use proto::wire::peer::{Target, close};
+use proto::wire::{self, peer};
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+use relay::net::Net;
+use relay::quic::{self, Addresses, ResetKey};
+use relay::tls;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::error::Error;
+use crate::path_socket::PathSocket;
+use driver::{Command, Driver, Input};
+
+pub use accept::{Visit, VisitorStream};
+
+/// What an endpoint is made of.
+#[derive(Debug)]
+pub struct EndpointConfig {
+    /// Its identity.
+    pub key: Arc<SecretKey>,
+    /// The server where it has its session.
+    pub server: ServerHint,
+    /// Where its main socket is bound; port 0 is any.
+    pub bind: SocketAddr,
+    /// Everything random that the endpoint's machines do comes from this.
+    pub seed: [u8; 32],
+}
+
+impl EndpointConfig {
+    /// The usual: any port of both families, randomness of the system.
+    pub fn new(key: Arc<SecretKey>, server: ServerHint) -> Self {
+        let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+        Self { key, server, bind, seed: Self::random_seed() }
+    }
+
+    /// Randomness of the system.
+    pub fn random_seed() -> [u8; 32] {
+        let mut seed = [0; 32];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut seed)
+            .expect("the system has randomness");
+        seed
+    }
+}
+
+/// Whether the endpoint's session with its server stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// It was never up so far.
+    Starting,
+    /// It is up.
+    Up,
+    /// It was up, and is being re-made.
+    Down,
+    /// It never came up, and never will.
+    Failed(Error),
+}
+
+/// What an endpoint tells whoever listens.
+#[derive(Debug, Clone)]
+pub enum EndpointEvent {
+    /// Data to and from a peer takes another path.
+    Path(PathReport),
+    /// A share's offers come here.
+    Registered(ShareId),
+    /// A newer process of the identity has them.
+    Displaced(ShareId),
+    /// An offer was refused.
+    OfferRefused {
+        /// The share.
+        share: ShareId,
+        /// Who offered.
+        peer: PeerId,
+    },
+}
+
+/// A path that carries data from here on.
+#[derive(Debug, Clone)]
+pub struct PathReport {
+    /// To whom.
+    pub peer: PeerId,
+    /// Through what.
+    pub kind: PathKind,
+    /// To which address.
+    pub remote: SocketAddr,
+    /// Its round trip, as the checks measured it.
+    pub rtt: Duration,
+    /// Why this one.
+    pub reason: Reason,
+}
+
+/// A share, as the endpoint needs it.
+#[derive(Debug)]
+pub struct ShareSpec {
+    /// Its id.
+    pub share: ShareId,
+    /// Its name, for its visitors.
+    pub name: String,
+    /// Its targets, for its visitors.
+    pub targets: Vec<Target>,
+    /// Its tickets.
+    pub tickets: Vec<(TicketId, Admission)>,
+}
+
+/// One process of an identity at one server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    me: PeerId,
+    instance: Instance,
+    key: Arc<SecretKey>,
+    quinn: quinn::Endpoint,
+    inputs: mpsc::Sender<Input>,
+    standing: watch::Receiver<Standing>,
+    events: broadcast::Sender<EndpointEvent>,
+}
+
+impl Endpoint {
+    /// Binds the main socket and opens the session.
+    ///
+    /// # Errors
+    /// The socket can't be bound.
+    pub fn bind(config: EndpointConfig, net: Arc<dyn Net>) -> Result<Self, Error> {
+        let mut rng = ChaCha12Rng::from_seed(config.seed);
+        let mut seed = || {
+            let mut bytes = [0; 32];
+            rng.fill_bytes(&mut bytes);
+            bytes
+        };
+        let link = net
+            .bind_udp(config.bind)
+            .map_err(|error| Error::Local(format!("cannot open a UDP socket at {}: {error}", config.bind)))?;
+        let (socket, datagrams) = PathSocket::new(seed());
+        socket.add_link(proto::path::LinkId::MAIN, link);
+        // Two processes of one identity must not reset each other's connections.
+        let reset_key = ResetKey::derive(&config.key, &seed());
+        let server = quic::server_config(
+            tls::server_config(&config.key, &[peer::ALPN]),
+            &reset_key,
+            Arc::new(quic::transport()),
+            Addresses::Stable,
+        );
+        let quinn = quinn::Endpoint::new_with_abstract_socket(
+            quic::endpoint_config(&reset_key, Some(seed())),
+            Some(server),
+            Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
+            Arc::new(quinn::TokioRuntime),
+        )
+        .map_err(|error| Error::Local(format!("cannot start QUIC: {error}")))?;
+        let me = config.key.peer_id();
+        let mut instance = [0; 8];
+        instance.copy_from_slice(&seed()[..8]);
+        let instance = Instance(instance);
+        let (inputs, receiver) = mpsc::channel(1024);
+        let (standing_tx, standing) = watch::channel(Standing::Starting);
+        let (events, _) = broadcast::channel(1024);
+        let driver = Driver::new(driver::Parts {
+            me,
+            instance,
+            key: Arc::clone(&config.key),
+            server: config.server,
+            net,
+            socket,
+            quinn: quinn.clone(),
+            inputs: inputs.downgrade(),
+            standing: standing_tx,
+            events: events.clone(),
+            seed: seed(),
+        });
+        tokio::spawn(driver.run(receiver, datagrams));
+        tokio::spawn(accept::run(quinn.clone(), inputs.downgrade()));
+        let inner = Inner { me, instance, key: config.key, quinn, inputs, standing, events };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The identity.
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.me
+    }
+
+    /// Which process of it this is.
+    pub fn instance(&self) -> Instance {
+        self.inner.instance
+    }
+
+    /// Listens to the endpoint's events from here on.
+    pub fn events(&self) -> broadcast::Receiver<EndpointEvent> {
+        self.inner.events.subscribe()
+    }
+
+    /// The session's standing, as it changes.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.inner.standing.clone()
+    }
+
+    /// Waits for the session to be up for the first time.
+    ///
+    /// # Errors
+    /// It never came up.
+    pub async fn online(&self) -> Result<(), Error> {
+        let mut standing = self.standing();
+        let known = standing.wait_for(|standing| *standing != Standing::Starting).await;
+        match known.as_deref() {
+            Ok(Standing::Failed(error)) => Err(error.clone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(stopped()),
+        }
+    }
+
+    /// Shares: offers are judged from here on, and whoever was let in arrives as a [`Visit`].
+    ///
+    /// # Errors
+    /// The endpoint has stopped.
+    pub async fn share(&self, spec: ShareSpec) -> Result<mpsc::Receiver<Visit>, Error> {
+        let (visits, receiver) = mpsc::channel(64);
+        self.command(Command::Share { spec, visits }).await?;
+        Ok(receiver)
+    }
+
+    /// Connects to a ticket's share.
+    ///
+    /// # Errors
+    /// Whatever keeps the two apart.
+    pub async fn connect(&self, ticket: &Ticket) -> Result<Connection, Error> {
+        let (reply, introduced) = oneshot::channel();
+        self.command(Command::Dial { ticket: Box::new(ticket.clone()), reply }).await?;
+        let introduction = introduced.await.map_err(|_| stopped())??;
+        let connection = self.open(ticket, &introduction).await;
+        if connection.is_err() {
+            self.command(Command::Forget { address: introduction.address }).await?;
+        }
+        connection
+    }
+
+    async fn open(&self, ticket: &Ticket, introduction: &remote::Introduction) -> Result<Connection, Error> {
+        let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config(
+            &self.inner.key,
+            ticket.sharer,
+            peer::ALPN,
+        )));
+        config.transport_config(Arc::new(quic::transport()));
+        let connecting = self
+            .inner
+            .quinn
+            .connect_with(config, introduction.address, tls::SERVER_NAME)
+            .map_err(|error| Error::Local(format!("cannot connect: {error}")))?;
+        let connection = connecting.await.map_err(|error| dialing::handshake_error(&error))?;
+        self.command(Command::Attach { address: introduction.address, connection: connection.clone() })
+            .await?;
+        let (targets, name) = dialing::introduce(&connection, ticket, introduction).await?;
+        Ok(Connection { quinn: connection, peer: ticket.sharer, name, targets })
+    }
+
+    /// Says goodbye to every peer and to the server, and stops.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.inner.inputs.send(Input::Command(Command::Close { done })).await.is_ok() {
+            let _ = closed.await;
+        }
+        self.inner.quinn.close(close::STOPPING.into(), b"stopping");
+        self.inner.quinn.wait_idle().await;
+    }
+
+    async fn command(&self, command: Command) -> Result<(), Error> {
+        self.inner.inputs.send(Input::Command(command)).await.map_err(|_| stopped())
+    }
+}
+
+fn stopped() -> Error {
+    Error::Local("the endpoint has stopped".into())
+}
+
+/// A proven connection to a share.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    quinn: quinn::Connection,
+    peer: PeerId,
+    name: String,
+    targets: Vec<Target>,
+}
+
+impl Connection {
+    /// Who shares.
+    pub const fn peer_id(&self) -> PeerId {
+        self.peer
+    }
+
+    /// The share's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The share's targets.
+    pub fn targets(&self) -> &[Target] {
+        &self.targets
+    }
+
+    /// Opens a stream to a target, by its number. Nothing has arrived there when this returns; a target that
+    /// refuses resets the stream.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn open(&self, target: u16) -> Result<(quinn::SendStream, quinn::RecvStream), Error> {
+        let broken = |error: &dyn std::fmt::Display| Error::Broken(error.to_string());
+        let (mut send, recv) = self.quinn.open_bi().await.map_err(|error| broken(&error))?;
+        send.write_all(&wire::frame(&peer::Open { target })).await.map_err(|error| broken(&error))?;
+        Ok((send, recv))
+    }
+
+    /// Waits until the connection is gone, and says why.
+    pub async fn closed(&self) -> String {
+        match self.quinn.closed().await {
+            quinn::ConnectionError::ApplicationClosed(reason) => {
+                String::from_utf8_lossy(&reason.reason).into_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// Ends the connection.
+    pub fn close(&self) {
+        self.quinn.close(close::DONE.into(), b"done");
+    }
+}

@@ -1,0 +1,257 @@
+//! One attempt at a session: dialling the server at each of its addresses, then frames both ways.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::id::PeerId;
+use proto::key::SecretKey;
+use proto::path::{LinkId, PathId, Route};
+use proto::ticket::ServerHint;
+use proto::wire::session::{self, FromServer, close};
+use proto::wire::{self, Deframer};
+use relay::net::Net;
+use relay::quic;
+use relay::tls::{self, HandshakeFailure};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use super::driver::Input;
+use crate::error::Error;
+use crate::locate;
+use crate::path_socket::PathSocket;
+
+/// Between attempts at two addresses of one server (RFC 8305 §5 recommends 250 ms).
+const STAGGER: Duration = Duration::from_millis(150);
+
+/// Frames on their way to the server. A session that is this far behind is as good as dead.
+const QUEUE: usize = 256;
+
+/// What an attempt needs.
+pub(super) struct Attempt {
+    /// Which attempt this is, from 1: later ones also ask the server's URL where its UDP port is now.
+    pub(super) generation: u64,
+    pub(super) quinn: quinn::Endpoint,
+    pub(super) socket: Arc<PathSocket>,
+    pub(super) key: Arc<SecretKey>,
+    pub(super) server: ServerHint,
+    pub(super) net: Arc<dyn Net>,
+    pub(super) inputs: mpsc::WeakSender<Input>,
+}
+
+/// What an attempt tells the driver.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "taken apart at once")]
+pub(super) enum SessionInput {
+    /// Frames can be sent here.
+    Connected(mpsc::Sender<Vec<u8>>),
+    /// The server said something.
+    Message(FromServer),
+    /// It is over.
+    Lost(Lost),
+}
+
+/// Why an attempt is over.
+#[derive(Debug, Clone)]
+pub(super) enum Lost {
+    /// Trying again may help.
+    Passing(String),
+    /// Trying again will not help.
+    Final(Error),
+}
+
+/// Keeps a stable address for as long as the connection under it is wanted.
+struct Address {
+    socket: Arc<PathSocket>,
+    address: SocketAddr,
+}
+
+impl Drop for Address {
+    fn drop(&mut self) {
+        self.socket.close_remote(self.address);
+    }
+}
+
+impl Attempt {
+    /// Runs the attempt to its end.
+    pub(super) async fn run(self) {
+        let lost = match self.dial().await {
+            Ok((connection, address)) => {
+                let lost = self.converse(&connection).await;
+                connection.close(close::RESTARTING.into(), b"");
+                drop(address);
+                lost
+            }
+            Err(lost) => lost,
+        };
+        self.tell(SessionInput::Lost(lost)).await;
+    }
+
+    async fn tell(&self, input: SessionInput) {
+        if let Some(sender) = self.inputs.upgrade() {
+            let _ = sender.send(Input::Session { generation: self.generation, input }).await;
+        }
+    }
+
+    /// The first of the server's addresses that answers with the pinned key.
+    async fn dial(&self) -> Result<(quinn::Connection, Address), Lost> {
+        let mut tries = JoinSet::new();
+        for (n, addr) in in_order(&self.server.udp).into_iter().enumerate() {
+            tries.spawn(connect(self.dialer(), addr, STAGGER * n as u32));
+        }
+        if self.generation > 1 {
+            let (net, server, dialer) = (Arc::clone(&self.net), self.server.clone(), self.dialer());
+            tries.spawn(async move {
+                let addr = relocate(&*net, &server).await?;
+                connect(dialer, addr, Duration::ZERO).await
+            });
+        }
+        let mut last = Lost::Passing("it has no address".into());
+        while let Some(result) = tries.join_next().await {
+            match result {
+                Ok(Ok(connected)) => return Ok(connected),
+                Ok(Err(lost)) => {
+                    if !matches!(last, Lost::Final(_)) {
+                        last = lost;
+                    }
+                }
+                Err(error) => last = Lost::Passing(error.to_string()),
+            }
+        }
+        Err(last)
+    }
+
+    fn dialer(&self) -> Dialer {
+        let config = tls::client_config(&self.key, self.server.peer_id, session::ALPN);
+        let mut config = quinn::ClientConfig::new(Arc::new(config));
+        config.transport_config(Arc::new(quic::session_transport()));
+        Dialer {
+            quinn: self.quinn.clone(),
+            socket: Arc::clone(&self.socket),
+            config,
+            url: self.server.url.clone(),
+            known: self.server.peer_id,
+        }
+    }
+
+    /// Passes frames on until the session breaks.
+    async fn converse(&self, connection: &quinn::Connection) -> Lost {
+        let broken = |error: &dyn std::fmt::Display| Lost::Passing(error.to_string());
+        let (mut send, mut recv) = match connection.open_bi().await {
+            Ok(streams) => streams,
+            Err(error) => return broken(&error),
+        };
+        let (frames, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
+        self.tell(SessionInput::Connected(frames)).await;
+        let write = async {
+            while let Some(mut bytes) = queue.recv().await {
+                while let Ok(more) = queue.try_recv() {
+                    bytes.extend(more);
+                }
+                if let Err(error) = send.write_all(&bytes).await {
+                    return broken(&error);
+                }
+            }
+            Lost::Passing("closed".into())
+        };
+        let read = async {
+            let mut deframer = Deframer::default();
+            loop {
+                match recv.read_chunk(usize::from(u16::MAX), true).await {
+                    Ok(Some(chunk)) => deframer.push(&chunk.bytes),
+                    Ok(None) => return Lost::Passing("the server ended the session".into()),
+                    Err(error) => return broken(&error),
+                }
+                loop {
+                    match deframer.next_frame().map(|body| body.map(|body| wire::parse::<FromServer>(&body)))
+                    {
+                        Ok(None) => break,
+                        Ok(Some(Ok(message))) => self.tell(SessionInput::Message(message)).await,
+                        Ok(Some(Err(error))) | Err(error) => return broken(&error),
+                    }
+                }
+            }
+        };
+        let lost = tokio::select! { lost = write => lost, lost = read => lost };
+        match connection.close_reason() {
+            Some(reason) => judge(&reason, &self.server.url, self.server.peer_id),
+            None => lost,
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Dialer {
+    quinn: quinn::Endpoint,
+    socket: Arc<PathSocket>,
+    config: quinn::ClientConfig,
+    url: String,
+    known: PeerId,
+}
+
+async fn connect(
+    dialer: Dialer,
+    addr: SocketAddr,
+    delay: Duration,
+) -> Result<(quinn::Connection, Address), Lost> {
+    sleep(delay).await;
+    let Dialer { quinn, socket, config, url, known } = dialer;
+    let remote = socket.open_remote().ok_or_else(|| Lost::Passing("too many remotes".into()))?;
+    let address = Address { socket, address: remote };
+    let path = PathId { link: LinkId::MAIN, remote: addr };
+    address.socket.accept_from(remote, path);
+    address.socket.set_route(remote, Route { primary: Some(path), also: None });
+    let connecting = quinn
+        .connect_with(config, remote, tls::SERVER_NAME)
+        .map_err(|error| Lost::Passing(error.to_string()))?;
+    match connecting.await {
+        Ok(connection) => Ok((connection, address)),
+        Err(error) => Err(judge(&error, &url, known)),
+    }
+}
+
+/// Where the server's UDP port is by its URL's word, if that is another place than we know.
+async fn relocate(net: &dyn Net, server: &ServerHint) -> Result<SocketAddr, Lost> {
+    let passing = |why: &str| Lost::Passing(why.into());
+    let url = server.url.parse().map_err(|_| passing("its URL is none"))?;
+    let found = locate::ask_once(net, &url).await.map_err(|why| Lost::Passing(why))?;
+    if found.peer_id != server.peer_id {
+        return Err(Lost::Final(changed(&server.url, server.peer_id, found.peer_id.to_string())));
+    }
+    let new = in_order(&found.udp).into_iter().find(|addr| !server.udp.contains(addr));
+    new.ok_or_else(|| passing("it is where it was, and does not answer there"))
+}
+
+/// IPv4 first: a NAT's mapping can only be learned from the server, while a global IPv6 address is known
+/// without it. Loopback before everything: it is there or it is not.
+fn in_order(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
+    let mut addrs = addrs.to_vec();
+    addrs.sort_by_key(|addr| (!addr.ip().is_loopback(), addr.is_ipv6()));
+    addrs
+}
+
+fn judge(error: &quinn::ConnectionError, url: &str, known: PeerId) -> Lost {
+    let refused = |why: &str| Lost::Final(Error::ServerRefused { url: url.to_owned(), why: why.to_owned() });
+    match HandshakeFailure::of(error) {
+        Some(HandshakeFailure::WrongServerKey) => Lost::Final(changed(url, known, "unknown".into())),
+        Some(failure) => refused(&failure.to_string()),
+        None => match error {
+            quinn::ConnectionError::ApplicationClosed(reason)
+                if reason.error_code == u64::from(close::NOT_ADMITTED).try_into().unwrap_or_default() =>
+            {
+                refused("it does not let this identity register")
+            }
+            other => Lost::Passing(other.to_string()),
+        },
+    }
+}
+
+fn changed(url: &str, known: PeerId, found: String) -> Error {
+    Error::ServerChanged {
+        url: url.to_owned(),
+        known,
+        found,
+        remedy: "ask the sharer for a new ticket".to_owned(),
+    }
+}

@@ -1,0 +1,147 @@
+//! What keeps two peers apart, by whose fault it is; and the exit code and one line that a user gets for it.
+
+use proto::dial::DialFailure;
+use proto::id::PeerId;
+use proto::wire::signal::Refusal;
+use relay::program::{Code, Failure};
+
+/// Why a share or a connection did not come about, or ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The server's URL is none.
+    #[error("{url:?} is no server URL: {why}; write https://host[:port], or http://host[:port]")]
+    ServerUrl {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// The server's HTTP side could not be asked who it is.
+    #[error("the server {url} cannot be reached ({why}); check the address, and whether the server runs")]
+    ServerUnreachable {
+        /// Its URL.
+        url: String,
+        /// What failed.
+        why: String,
+    },
+    /// The server's UDP port did not answer.
+    #[error(
+        "the server {url} does not answer over UDP ({why}); check that UDP to it is not blocked, and that it runs"
+    )]
+    ServerSilent {
+        /// Its URL.
+        url: String,
+        /// Where it was looked for.
+        why: String,
+    },
+    /// The server is not the one it was.
+    #[error(
+        "the server {url} has another identity ({found}) than the one known ({known}): somebody may be in \
+         between. If its operator says that it is new, {remedy}"
+    )]
+    ServerChanged {
+        /// Its URL.
+        url: String,
+        /// The one that is pinned.
+        known: PeerId,
+        /// The one that answered, where it is known.
+        found: String,
+        /// How to accept the new one.
+        remedy: String,
+    },
+    /// The server does not let us in, or speaks another protocol.
+    #[error("the server {url} refused the session: {why}; update whichever of the two is older")]
+    ServerRefused {
+        /// Its URL.
+        url: String,
+        /// What it said.
+        why: String,
+    },
+    /// The offer went nowhere, or was refused.
+    #[error("{}", dial_text(*.0))]
+    Dial(DialFailure),
+    /// No pair of addresses worked.
+    #[error(
+        "no direct path to the peer could be found: the networks at both ends let no packets through to each \
+         other; try from another network"
+    )]
+    NoPath,
+    /// Who answered at the far end is not the ticket's sharer.
+    #[error("who answers is not the ticket's sharer ({0}); ask for a new ticket")]
+    WrongPeer(String),
+    /// The connection broke off before it was ready.
+    #[error("the connection to the peer broke off: {0}; try again")]
+    Broken(String),
+    /// This side cannot go on.
+    #[error("{0}")]
+    Local(String),
+}
+
+fn dial_text(failure: DialFailure) -> &'static str {
+    match failure {
+        DialFailure::Offline => {
+            "the peer is not online: nobody shares under this ticket right now; start `peer share` there, then try \
+             again"
+        }
+        DialFailure::NoAnswer => {
+            "the peer did not answer within 10 s, though the server knows it; check its network, then try again"
+        }
+        DialFailure::Busy => "the server or the peer gets too many requests right now; try again in a minute",
+        DialFailure::Refused(Refusal::Expired) => "this ticket has expired; ask for a new one",
+        DialFailure::Refused(Refusal::Revoked) => "this ticket was revoked; ask for a new one",
+        DialFailure::Refused(Refusal::NotAllowed) => {
+            "the peer does not let this identity in; ask its owner to allow it"
+        }
+        DialFailure::Refused(Refusal::Full) => "the peer has as many visitors as it takes; try again later",
+        DialFailure::Refused(Refusal::Version) => {
+            "the peer speaks another version; update the older of the two"
+        }
+        DialFailure::Refused(_) => {
+            "the peer does not accept this ticket: its secret is not one of the share's; ask for a new one"
+        }
+    }
+}
+
+impl Error {
+    /// Whether trying the same again may help, without anybody doing anything about it.
+    pub const fn is_passing(&self) -> bool {
+        match self {
+            Self::ServerUnreachable { .. }
+            | Self::ServerSilent { .. }
+            | Self::NoPath
+            | Self::Broken(_)
+            | Self::Dial(DialFailure::Offline | DialFailure::NoAnswer | DialFailure::Busy)
+            | Self::Dial(DialFailure::Refused(Refusal::Full)) => true,
+            Self::ServerUrl { .. }
+            | Self::ServerChanged { .. }
+            | Self::ServerRefused { .. }
+            | Self::Dial(DialFailure::Refused(_))
+            | Self::WrongPeer(_)
+            | Self::Local(_) => false,
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let (code, slug) = match &error {
+            Error::ServerUrl { .. } => (Code::Usage, "usage"),
+            Error::ServerUnreachable { .. } => (Code::Unreachable, "server-unreachable"),
+            Error::ServerSilent { .. } => (Code::Unreachable, "server-silent"),
+            Error::ServerChanged { .. } => (Code::NotAuthorised, "server-changed"),
+            Error::ServerRefused { .. } => (Code::NotAuthorised, "server-refused"),
+            Error::Dial(DialFailure::Offline) => (Code::Offline, "peer-offline"),
+            Error::Dial(DialFailure::NoAnswer) => (Code::Offline, "peer-silent"),
+            Error::Dial(DialFailure::Busy) => (Code::Failed, "busy"),
+            Error::Dial(DialFailure::Refused(Refusal::Expired)) => (Code::NotAuthorised, "ticket-expired"),
+            Error::Dial(DialFailure::Refused(Refusal::Full)) => (Code::Failed, "peer-full"),
+            Error::Dial(DialFailure::Refused(_)) => (Code::NotAuthorised, "not-authorised"),
+            Error::NoPath => (Code::Failed, "no-path"),
+            Error::WrongPeer(_) => (Code::NotAuthorised, "wrong-peer"),
+            Error::Broken(_) => (Code::Failed, "broken"),
+            Error::Local(_) => (Code::Failed, "failed"),
+        };
+        Self::new(code, slug, error)
+    }
+}
