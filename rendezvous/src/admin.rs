@@ -23,7 +23,7 @@ pub(crate) struct Admin {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) stopping: watch::Receiver<bool>,
+    pub(crate) draining: watch::Receiver<bool>,
 }
 
 impl Pages for Admin {
@@ -34,7 +34,7 @@ impl Pages for Admin {
                 page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(&stats))
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
-            "/readyz" if *self.stopping.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/readyz" if *self.draining.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
             "/readyz" => text(StatusCode::OK, "ready\n"),
             _ => text(StatusCode::NOT_FOUND, "Here are /metrics, /healthz and /readyz.\n"),
         };

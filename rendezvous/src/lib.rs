@@ -7,10 +7,12 @@
 mod accept;
 mod admin;
 mod bound;
+pub mod cli;
 pub mod config;
 mod front;
 mod http;
 pub mod identity;
+pub mod program;
 mod server;
 mod sessions;
 mod socket;

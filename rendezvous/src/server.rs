@@ -43,6 +43,8 @@ pub struct Server {
     endpoint: Endpoint,
     /// The UDP sockets, gone when their ports are free again.
     sockets: Vec<Weak<dyn Link>>,
+    /// What the operator is told first, and what ends the listeners after that.
+    draining: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     /// Those that end by themselves on `stop`, and those that never do.
     listeners: JoinSet<()>,
@@ -89,6 +91,7 @@ impl Server {
             admin: admin.as_ref().map(|(_, addr)| *addr),
             endpoint,
             sockets,
+            draining: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             listeners: JoinSet::new(),
             tasks: JoinSet::new(),
@@ -122,7 +125,7 @@ impl Server {
                 sessions: Arc::clone(&self.sessions),
                 desk: Arc::clone(&self.desk),
                 counters: Arc::clone(&self.counters),
-                stopping: self.stop.subscribe(),
+                draining: self.draining.subscribe(),
             };
             let (connections, connections_each) = (admin_connections, admin_connections);
             self.listen(listener, Arc::new(pages), HttpLimits { connections, connections_each, ..public });
@@ -174,20 +177,16 @@ impl Server {
         self.counters.stats(self.sessions.stats(), self.desk.stats())
     }
 
-    /// Stops: no new sessions, those that are here are told to come back, requests are answered. It takes
-    /// three seconds at the most, and then the ports are free.
+    /// Stops: no new sessions, those that are here are told to come back, requests are answered, the
+    /// operator's with the truth. It takes three seconds at the most, and then the ports are free.
     pub async fn shutdown(mut self) {
-        self.stop.send_replace(true);
+        self.draining.send_replace(true);
         self.endpoint.set_server_config(None);
         self.endpoint.close(VarInt::from_u32(close::RESTARTING), b"restarting");
-        let goodbye = async {
-            let _late = timeout(GOODBYE, self.endpoint.wait_idle()).await;
-        };
-        let last_answers = async {
-            let _late =
-                timeout(LAST_ANSWERS, async { while self.listeners.join_next().await.is_some() {} }).await;
-        };
-        tokio::join!(goodbye, last_answers);
+        let _late = timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        self.stop.send_replace(true);
+        let ended = async { while self.listeners.join_next().await.is_some() {} };
+        let _late = timeout(LAST_ANSWERS, ended).await;
         self.listeners.shutdown().await;
         self.tasks.shutdown().await;
         let Self { endpoint, sockets, .. } = self;

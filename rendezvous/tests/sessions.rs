@@ -1,4 +1,5 @@
 //! Sessions over real QUIC on loopback.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod common;
 

@@ -1,1 +1,39 @@
+use super::*;
 
+#[test]
+fn every_count_has_a_metric_and_every_metric_its_own_line() {
+    let stats = Stats {
+        matchmaker: MatchmakerStats {
+            sessions: 101,
+            shares: 102,
+            offers_forwarded: 103,
+            offers_offline: 104,
+            offers_limited: 105,
+            signals_forwarded: 106,
+            signals_stray: 107,
+            sessions_closed: 108,
+        },
+        udp: PublicUdpStats { stun_answered: 109, echo_answered: 110, limited: 111, malformed: 112 },
+        udp_dropped: 113,
+        handshakes_begun: 114,
+        handshakes_retried: 115,
+        handshakes_refused: 116,
+        handshakes_failed: 117,
+        frames_too_long: 118,
+        frames_undecodable: 119,
+        frames_out_of_bounds: 120,
+        sessions_overflowed: 121,
+        http_answered: 122,
+        http_rejected: 123,
+        http_broken: 124,
+        http_refused: 125,
+    };
+    let text = metrics(&stats);
+    let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+    let mut values: Vec<u64> = text.lines().filter(|line| !line.starts_with('#')).filter_map(value).collect();
+    values.sort_unstable();
+    assert_eq!(values, [1].into_iter().chain(101..=125).collect::<Vec<_>>());
+    assert!(text.contains("culvert_sessions_closed_total{reason=\"overflow\"} 121\n"), "{text}");
+    assert!(text.contains("# TYPE culvert_sessions gauge\nculvert_sessions 101\n"), "{text}");
+    assert!(text.ends_with('\n'));
+}

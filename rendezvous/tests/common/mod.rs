@@ -1,5 +1,6 @@
 //! A server on loopback, and a client as plain as can be.
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "these are tests")]
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

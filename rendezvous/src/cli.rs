@@ -1,0 +1,199 @@
+//! The command line of the `rendezvous` program.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use hyper::Uri;
+use relay::program::{Failure, GlobalArgs, VERSION, state};
+
+use crate::config::{Alternate, Bind, ServerConfig};
+
+const EXAMPLE: &str = "\
+Example: a server that everybody reaches at 203.0.113.1
+  rendezvous --domain example.com
+and on a machine behind a NAT
+  peer share 8000 --server http://203.0.113.1:8080
+
+`rendezvous` alone is `rendezvous serve`; its options are in `rendezvous serve --help`.";
+
+const SERVE_EXAMPLE: &str = "\
+Example: a server behind a proxy that terminates TLS for https://example.com/
+  rendezvous serve --domain example.com --public-url https://example.com --http 127.0.0.1:8080";
+
+/// Culvert's public server: it tells two machines behind NATs how to reach each other
+#[derive(Debug, clap::Parser)]
+#[command(name = "rendezvous", version = VERSION, after_help = EXAMPLE, arg_required_else_help = false)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program does.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Run the server, until it is stopped
+    Serve(Serve),
+}
+
+/// The options of `rendezvous serve`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = SERVE_EXAMPLE)]
+pub struct Serve {
+    /// Domain of the gateway's subdomains
+    #[arg(long, value_name = "DOMAIN", default_value = "localhost")]
+    domain: String,
+
+    /// How the outside reaches the HTTP side, when a proxy stands in front
+    #[arg(long, value_name = "URL", value_parser = public_url)]
+    public_url: Option<Uri>,
+
+    /// STUN and QUIC
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:3478")]
+    udp: SocketAddr,
+
+    /// Further address and port for NAT behaviour discovery (repeatable)
+    /// [default: the next port on the same address]
+    #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
+    udp_alternate: Vec<SocketAddr>,
+
+    /// What this server is, over HTTP
+    #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:8080")]
+    http: SocketAddr,
+
+    /// Durable state: the server's identity
+    /// [default: culvert/rendezvous in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR", verbatim_doc_comment)]
+    data: Option<PathBuf>,
+
+    /// /metrics (Prometheus), /healthz, /readyz
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
+
+    /// Do not answer the `echo` datagram
+    #[arg(long)]
+    no_echo: bool,
+}
+
+impl Serve {
+    /// Where the server's state is kept.
+    ///
+    /// # Errors
+    /// No directory was named, and there is no home to put one in.
+    pub fn data(&self) -> Result<PathBuf, Failure> {
+        match &self.data {
+            Some(data) => Ok(data.clone()),
+            None => Ok(state::directory("rendezvous")?),
+        }
+    }
+
+    /// The server that these options describe.
+    pub fn config(self) -> ServerConfig {
+        let udp_alternate = match self.udp_alternate.as_slice() {
+            [] => Alternate::NextPort,
+            all => Alternate::At(all.iter().copied().map(Bind::exactly).collect()),
+        };
+        ServerConfig {
+            udp: Bind::exactly(self.udp),
+            udp_alternate,
+            http: Bind::exactly(self.http),
+            admin: Some(Bind::exactly(self.admin)),
+            domain: self.domain.trim_end_matches('.').to_ascii_lowercase(),
+            public_url: self.public_url,
+            echo: !self.no_echo,
+            ..ServerConfig::default()
+        }
+    }
+}
+
+/// Why a text is no URL of this server.
+#[derive(Debug, thiserror::Error)]
+#[error("expected http://HOST[:PORT] or https://HOST[:PORT], without a path")]
+struct NotAPublicUrl;
+
+fn public_url(text: &str) -> Result<Uri, NotAPublicUrl> {
+    let url: Uri = text.parse().map_err(|_| NotAPublicUrl)?;
+    let known = matches!(url.scheme_str(), Some("http" | "https"));
+    let bare = url.path() == "/" && url.query().is_none();
+    let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    if known && bare && plain { Ok(url) } else { Err(NotAPublicUrl) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use relay::program::{Code, Loader};
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<ServerConfig, Code> {
+        let args = ["rendezvous"].iter().chain(args).map(OsString::from);
+        let loader = Loader::new("rendezvous").default_subcommand("serve").env(|_| None);
+        let Cli { command: Command::Serve(serve), .. } = loader.parse(args).map_err(|exit| exit.code())?;
+        Ok(serve.config())
+    }
+
+    #[test]
+    fn serve_is_what_is_meant_when_nothing_is_said() {
+        for args in [&[][..], &["serve"]] {
+            let config = parse(args).unwrap();
+            let default = ServerConfig::default();
+            assert_eq!((config.udp, config.http, config.admin), (default.udp, default.http, default.admin));
+            assert_eq!(config.udp_alternate, Alternate::NextPort);
+            assert!(config.echo);
+            assert_eq!(config.domain, "localhost");
+        }
+    }
+
+    #[test]
+    fn every_option_arrives() {
+        let config = parse(&[
+            "--domain",
+            "Example.test.",
+            "--public-url",
+            "https://example.test",
+            "--udp",
+            "127.0.0.1:1",
+            "--http",
+            "127.0.0.1:2",
+            "--admin",
+            "127.0.0.1:3",
+            "--udp-alternate",
+            "127.0.0.1:4",
+            "--udp-alternate",
+            "127.0.0.2:5",
+            "--no-echo",
+        ]);
+        let config = config.unwrap();
+        let at = |text: &str| Bind::exactly(text.parse().unwrap());
+        assert_eq!(config.domain, "example.test");
+        assert_eq!(config.public_url.unwrap().host(), Some("example.test"));
+        assert_eq!((config.udp, config.http), (at("127.0.0.1:1"), at("127.0.0.1:2")));
+        assert_eq!(config.admin, Some(at("127.0.0.1:3")));
+        assert_eq!(config.udp_alternate, Alternate::At(vec![at("127.0.0.1:4"), at("127.0.0.2:5")]));
+        assert!(!config.echo);
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_server_is_a_usage_error() {
+        for url in [
+            "example.com",
+            "ftp://example.com",
+            "https://example.com/path",
+            "https://u:p@example.com",
+            "https://",
+        ] {
+            assert_eq!(parse(&["--public-url", url]).unwrap_err(), Code::Usage, "{url}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_exist_yet_is_refused() {
+        assert_eq!(parse(&["--token", "x"]).unwrap_err(), Code::Usage);
+        assert_eq!(parse(&["--https", "[::]:443"]).unwrap_err(), Code::Usage);
+    }
+}

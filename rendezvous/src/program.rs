@@ -1,0 +1,82 @@
+//! The `rendezvous` program: a [`Server`] from start to stop, and what is said of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use relay::net::OsNet;
+use relay::program::{Failure, Reason, Report, Shutdown};
+use serde::Serialize;
+
+use crate::cli::{Cli, Command, Serve};
+use crate::{Server, identity};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What could not be done, for the user.
+pub async fn run(cli: Cli, report: Report) -> Result<Reason, Failure> {
+    let Command::Serve(serve) = cli.command;
+    self::serve(serve, report).await
+}
+
+async fn serve(serve: Serve, report: Report) -> Result<Reason, Failure> {
+    let shutdown = Shutdown::install()
+        .map_err(|error| Failure::failed("no-signals", format_args!("cannot listen to signals: {error}")))?;
+    let data = serve.data()?;
+    let key =
+        tokio::task::spawn_blocking(move || identity::load_or_create(&data)).await.map_err(|error| {
+            Failure::failed("no-identity", format_args!("cannot load the identity: {error}"))
+        })??;
+    let server = Server::start(serve.config(), &key, Arc::new(OsNet))?;
+    announce(&server, &report);
+    let reason = shutdown.requested().await;
+    report.line("Stopping: telling the sessions to come back.");
+    shutdown.drained(server.shutdown()).await;
+    Ok(reason)
+}
+
+#[derive(Serialize)]
+struct Listening<'a> {
+    udp: &'a [SocketAddr],
+    udp_alternate: &'a [SocketAddr],
+    http: [SocketAddr; 1],
+    https: [SocketAddr; 0],
+    admin: Option<SocketAddr>,
+    peer_id: String,
+    domain: &'a str,
+}
+
+fn announce(server: &Server, report: &Report) {
+    let http = server.http_addr();
+    let peer_id = server.peer_id().to_string();
+    let style = report.style();
+    report.line(format_args!(
+        "Rendezvous for {}, identity {}",
+        style.bold(server.domain()),
+        style.bold(&peer_id)
+    ));
+    let udp = [server.udp_addrs(), server.udp_alternate_addrs()].concat();
+    let ports: Vec<_> = udp.iter().map(SocketAddr::to_string).collect();
+    report.line(format_args!("  UDP    {}", ports.join(", ")));
+    report.line(format_args!("  HTTP   http://{http}/"));
+    if let Some(admin) = server.admin_addr() {
+        report.line(format_args!("  admin  http://{admin}/metrics"));
+    }
+    let host = if http.ip().is_unspecified() { format!("HOST:{}", http.port()) } else { http.to_string() };
+    report.line(format_args!(
+        "Share with: {}",
+        style.green(format_args!("peer share 8000 --server http://{host}#{peer_id}"))
+    ));
+    report.event(
+        "listening",
+        Listening {
+            udp: server.udp_addrs(),
+            udp_alternate: server.udp_alternate_addrs(),
+            http: [http],
+            https: [],
+            admin: server.admin_addr(),
+            peer_id,
+            domain: server.domain(),
+        },
+    );
+}

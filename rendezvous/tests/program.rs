@@ -1,0 +1,171 @@
+//! The program itself: its output, its state, its end; and what its peers see when it dies.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod common;
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Client, PATIENCE, get};
+use proto::wire::session::{ToServer, close};
+use quinn::ConnectionError;
+use serde_json::Value;
+
+struct Program {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+fn command(data: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rendezvous"));
+    command.env_clear().env("HOME", data).arg("--json").arg("--data").arg(data.join("state")).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Program {
+    fn start(data: &Path, udp: &str) -> Self {
+        let args =
+            ["--udp", udp, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--domain", "example.test"];
+        let mut child = command(data, &args).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn event(&mut self, name: &str) -> Value {
+        let line = self.lines.next().expect("the program said nothing more").unwrap();
+        let event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["event"], name, "{line}");
+        assert!(event["at"].is_string(), "{line}");
+        event
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let since = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(since.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _ended = self.child.wait();
+    }
+}
+
+fn addr(value: &Value) -> SocketAddr {
+    value.as_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn it_says_where_it_listens_and_stops_when_told_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Program::start(dir.path(), "127.0.0.1:0");
+    let listening = program.event("listening");
+    assert_eq!(listening["domain"], "example.test");
+    assert_eq!(listening["https"], Value::Array(vec![]));
+    let id = listening["peer_id"].as_str().unwrap();
+    let udp = addr(&listening["udp"][0]);
+    let document = get(addr(&listening["http"][0]), "/.well-known/culvert").await;
+    assert!(document.contains(id) && document.contains(&udp.to_string()), "{document}");
+    assert!(get(addr(&listening["admin"]), "/metrics").await.contains("culvert_build_info{"));
+    let mode = std::fs::metadata(dir.path().join("state")).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700);
+
+    let mut session = Client::new().session_at(udp, id.parse().unwrap(), 1).await;
+    let since = Instant::now();
+    program.signal("TERM");
+    assert_eq!(session.closed_with().await, u64::from(close::RESTARTING));
+    assert_eq!(program.event("stopped")["reason"], "terminated");
+    assert_eq!(program.wait().code(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_it_with_130() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Program::start(dir.path(), "127.0.0.1:0");
+    program.event("listening");
+    program.signal("INT");
+    assert_eq!(program.event("stopped")["reason"], "interrupted");
+    assert_eq!(program.wait().code(), Some(130));
+}
+
+#[tokio::test]
+async fn peers_of_a_server_that_died_notice_as_soon_as_it_is_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Program::start(dir.path(), "127.0.0.1:0");
+    let listening = program.event("listening");
+    let (udp, id) = (addr(&listening["udp"][0]), listening["peer_id"].as_str().unwrap().parse().unwrap());
+    let client = Client::new();
+    let mut session = client.session_at(udp, id, 1).await;
+    session.ping(1).await;
+
+    program.signal("KILL");
+    program.wait();
+    let mut again = Program::start(dir.path(), &udp.to_string());
+    assert_eq!(again.event("listening")["peer_id"], listening["peer_id"], "the identity stays");
+    session.send(ToServer::Ping(2)).await;
+    let lost = tokio::time::timeout(Duration::from_secs(5), session.connection.closed()).await;
+    assert_eq!(lost.expect("it does not notice"), ConnectionError::Reset);
+    client.session_at(udp, id, 1).await.ping(1).await;
+}
+
+fn run(data: &Path, args: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(data, args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn a_taken_port_is_one_helpful_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let holder = std::net::UdpSocket::bind(&taken).unwrap();
+    let (code, out, err) =
+        run(dir.path(), &["--udp", &taken, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    drop(holder);
+    assert_eq!(code, Some(1));
+    assert_eq!(err.lines().count(), 1, "{err}");
+    assert!(err.contains(&taken) && err.contains("taken") && err.contains("--udp"), "{err}");
+    let event: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((event["event"].as_str(), event["code"].as_str()), (Some("error"), Some("port-taken")));
+}
+
+#[test]
+fn help_has_an_example_and_the_version_a_commit() {
+    let print = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rendezvous")).env_clear().args(args).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(print(&["--help"]).contains("Example:"));
+    assert!(print(&["serve", "--help"]).contains("Example:"));
+    assert_eq!(print(&["--version"]), format!("rendezvous {}\n", relay::program::VERSION));
+}
+
+#[test]
+fn an_unknown_option_is_a_usage_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), &["--tunnel-ports", "1-2"]).0, Some(2));
+    let config = dir.path().join("rendezvous.toml");
+    std::fs::write(&config, "domian = \"example.test\"\n").unwrap();
+    let (code, _, err) = run(dir.path(), &["--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("rendezvous.toml:1") && err.contains("`domain`"), "{err}");
+}
