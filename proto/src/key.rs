@@ -49,9 +49,7 @@ impl SecretKey {
 
 /// Whether `signature` is `signer`'s over `message` under `label` (see [`SecretKey::sign`]).
 pub fn verify(signer: &PeerId, label: &'static str, message: &[u8], signature: &[u8; 64]) -> bool {
-    UnparsedPublicKey::new(&ED25519, signer.as_bytes())
-        .verify(&labelled(label, message), signature)
-        .is_ok()
+    UnparsedPublicKey::new(&ED25519, signer.as_bytes()).verify(&labelled(label, message), signature).is_ok()
 }
 
 fn labelled(label: &str, message: &[u8]) -> Vec<u8> {

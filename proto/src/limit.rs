@@ -69,8 +69,7 @@ impl PrefixLimiter {
         let (bucket, used) =
             self.buckets.entry(prefix).or_insert_with(|| (Bucket::full(burst, refill, now), now));
         *used = now;
-        bucket.take(burst, refill, now)
-            && self.total_bucket.take(self.total.burst, self.total.refill, now)
+        bucket.take(burst, refill, now) && self.total_bucket.take(self.total.burst, self.total.refill, now)
     }
 }
 

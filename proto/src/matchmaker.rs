@@ -388,7 +388,13 @@ impl Matchmaker {
 
     /// The far side of an exchange of this session's. `sharer` narrows to messages that only that side
     /// sends.
-    fn other_side(&mut self, key: SessionKey, nonce: Nonce, sharer: Option<bool>, now: Instant) -> Option<SessionKey> {
+    fn other_side(
+        &mut self,
+        key: SessionKey,
+        nonce: Nonce,
+        sharer: Option<bool>,
+        now: Instant,
+    ) -> Option<SessionKey> {
         let exchange = self.exchanges.get(&nonce).copied().filter(|exchange| exchange.ends > now);
         let other = exchange.and_then(|exchange| {
             if exchange.sharer == key {

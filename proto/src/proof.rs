@@ -62,7 +62,10 @@ impl TicketSecret {
 
     /// The MAC of an offer, whose own `mac` field is not looked at.
     pub fn offer_mac(&self, exchange: &Exchange, offer: &Offer) -> Mac {
-        self.mac(OFFER, &(exchange, offer.version, offer.nonce, offer.username, offer.challenge, &offer.claims))
+        self.mac(
+            OFFER,
+            &(exchange, offer.version, offer.nonce, offer.username, offer.challenge, &offer.claims),
+        )
     }
 
     /// Whether an offer's MAC is right.
@@ -75,17 +78,19 @@ impl TicketSecret {
     }
 
     /// The MAC of an answer by the sharer's `instance`.
-    pub fn answer_mac(&self, exchange: &Exchange, instance: Instance, offer: Nonce, verdict: &Verdict) -> Mac {
+    pub fn answer_mac(
+        &self,
+        exchange: &Exchange,
+        instance: Instance,
+        offer: Nonce,
+        verdict: &Verdict,
+    ) -> Mac {
         self.mac(ANSWER, &(exchange, VERSION, instance, offer, verdict))
     }
 
     /// Whether an answer's MAC is right.
     pub fn proves_answer(&self, exchange: &Exchange, instance: Instance, answer: &Answer) -> bool {
-        self.proves(
-            ANSWER,
-            &(exchange, answer.version, instance, answer.offer, &answer.verdict),
-            &answer.mac,
-        )
+        self.proves(ANSWER, &(exchange, answer.version, instance, answer.offer, &answer.verdict), &answer.mac)
     }
 
     /// The MAC of a trickle by `sender`, one of the exchange's two.

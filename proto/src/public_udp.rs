@@ -112,7 +112,9 @@ impl PublicUdp {
     /// A wildcard of ours covers every address with its port that could be this machine: a source on the
     /// loopback or in a private network with our port number.
     fn is_own(&self, source: SocketAddr) -> bool {
-        self.own.iter().any(|own| *own == source || (own.ip().is_unspecified() && own.port() == source.port()))
+        self.own
+            .iter()
+            .any(|own| *own == source || (own.ip().is_unspecified() && own.port() == source.port()))
     }
 }
 
@@ -158,7 +160,8 @@ mod tests {
     fn echo_is_five_at_once_and_one_a_second() {
         let mut now = start();
         let mut machine = machine(true, now);
-        let mut burst = |now| (0..20).filter(|_| ask(&mut machine, b"echo", "198.51.100.7:1", now).is_some()).count();
+        let mut burst =
+            |now| (0..20).filter(|_| ask(&mut machine, b"echo", "198.51.100.7:1", now).is_some()).count();
         assert_eq!(burst(now), 5);
         now += Duration::from_secs(1);
         assert_eq!(burst(now), 1);

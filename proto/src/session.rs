@@ -155,7 +155,13 @@ pub struct Session {
 
 impl Session {
     /// A session of this process; it dials at once.
-    pub fn new(config: SessionConfig, instance: Instance, token: Option<String>, seed: [u8; 32], now: Instant) -> Self {
+    pub fn new(
+        config: SessionConfig,
+        instance: Instance,
+        token: Option<String>,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Self {
         Self {
             config,
             instance,
@@ -246,7 +252,9 @@ impl Session {
             FromServer::Forwarded { offer, to_instance, relay } => {
                 self.event(SessionEvent::Forwarded { offer, to_instance, relay });
             }
-            FromServer::Undelivered { offer, reason } => self.event(SessionEvent::Undelivered { offer, reason }),
+            FromServer::Undelivered { offer, reason } => {
+                self.event(SessionEvent::Undelivered { offer, reason })
+            }
             FromServer::Offer { from, from_instance, observed, offer } => {
                 let observed = canonical(observed);
                 self.event(SessionEvent::Offer { from: (from, from_instance), observed, offer });

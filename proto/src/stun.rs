@@ -44,7 +44,11 @@ pub fn is_stun(datagram: &[u8]) -> bool {
 
 /// A plain Binding request.
 pub fn binding_request(transaction: Transaction) -> Vec<u8> {
-    encode(StunMessageBuilder::new(BINDING, MessageClass::Request).with_transaction_id(transaction.into()).build())
+    encode(
+        StunMessageBuilder::new(BINDING, MessageClass::Request)
+            .with_transaction_id(transaction.into())
+            .build(),
+    )
 }
 
 /// A server's answer to a plain Binding request from `source`, if `datagram` is one.
@@ -197,7 +201,8 @@ fn decode(datagram: &[u8], password: Option<&str>) -> Option<StunMessage> {
     }
     let decoder = MessageDecoderBuilder::default().with_context(context.build()).build();
     let (message, size) = decoder.decode(datagram).ok()?;
-    let authenticated = message.get::<MessageIntegritySha256>().is_some() && message.get::<Fingerprint>().is_some();
+    let authenticated =
+        message.get::<MessageIntegritySha256>().is_some() && message.get::<Fingerprint>().is_some();
     (size == datagram.len() && (password.is_none() || authenticated)).then_some(message)
 }
 

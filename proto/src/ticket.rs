@@ -64,7 +64,9 @@ pub struct Ticket {
 #[non_exhaustive]
 pub enum InvalidTicket {
     /// It does not begin as one.
-    #[error("this is not a ticket: one begins with \"{PREFIX}\"; copy the whole line that `peer share` prints")]
+    #[error(
+        "this is not a ticket: one begins with \"{PREFIX}\"; copy the whole line that `peer share` prints"
+    )]
     NotATicket,
     /// It is of a later version.
     #[error("this ticket is for a newer version of this program; update it and try again")]
