@@ -37,15 +37,14 @@ pub(crate) struct Gate {
 /// Accepts connections until the endpoint is closed.
 pub(crate) async fn accept(endpoint: Endpoint, gate: Gate) {
     let handshakes = Arc::new(Semaphore::new(gate.limits.handshakes));
-    let Limits { handshakes_each, handshakes_total, .. } = gate.limits;
-    let mut rate = PrefixLimiter::new(handshakes_each, handshakes_total, Instant::now().into_std());
+    let mut rates = Rates::new(&gate.limits);
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
             Some(ended) = tasks.join_next() => report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                if let Some((incoming, permit)) = gate.admit(incoming, &handshakes, &mut rate) {
+                if let Some((incoming, permit)) = gate.admit(incoming, &handshakes, &mut rates) {
                     tasks.spawn(gate.clone().serve(incoming, permit));
                 }
             }
@@ -53,6 +52,26 @@ pub(crate) async fn accept(endpoint: Endpoint, gate: Gate) {
     }
     while let Some(ended) = tasks.join_next().await {
         report_panic(ended);
+    }
+}
+
+/// The rates of clients that have proven their address, and of those that have not. Who floods from false
+/// addresses uses up the latter alone: the clients that live there then come with proof.
+struct Rates {
+    proven: PrefixLimiter,
+    unproven: PrefixLimiter,
+}
+
+impl Rates {
+    fn new(limits: &Limits) -> Self {
+        let Limits { handshakes_each, handshakes_total, .. } = *limits;
+        let full = || PrefixLimiter::new(handshakes_each, handshakes_total, Instant::now().into_std());
+        Self { proven: full(), unproven: full() }
+    }
+
+    fn allow(&mut self, incoming: &Incoming) -> bool {
+        let rate = if incoming.remote_address_validated() { &mut self.proven } else { &mut self.unproven };
+        rate.allow(incoming.remote_address(), Instant::now().into_std())
     }
 }
 
@@ -68,11 +87,11 @@ impl Gate {
         &self,
         incoming: Incoming,
         handshakes: &Arc<Semaphore>,
-        rate: &mut PrefixLimiter,
+        rates: &mut Rates,
     ) -> Option<(Incoming, OwnedSemaphorePermit)> {
         let under_way = self.limits.handshakes.saturating_sub(handshakes.available_permits());
         let proven = incoming.remote_address_validated();
-        let allowed = rate.allow(incoming.remote_address(), Instant::now().into_std());
+        let allowed = rates.allow(&incoming);
         if !proven && (!allowed || under_way >= self.limits.retry_above) {
             self.counters.handshakes_retried.add();
             if let Err(error) = incoming.retry() {

@@ -65,9 +65,10 @@ pub struct Limits {
     pub handshakes: usize,
     /// How long a handshake may take: several retransmissions on a slow path.
     pub handshake: Duration,
-    /// Handshakes from one prefix. A carrier's NAT after an outage, and no more than a core's worth.
+    /// Handshakes from one prefix, with proof of the address and again as many without. A carrier's NAT after
+    /// an outage, and no more than a core's worth.
     pub handshakes_each: Rate,
-    /// Handshakes in all: what two cores can do.
+    /// Handshakes in all, likewise: what two cores can do.
     pub handshakes_total: Rate,
     /// Messages that wait for one session that reads slowly; one more closes it. 700 bytes each at the most.
     pub queue: usize,

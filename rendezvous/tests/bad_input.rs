@@ -109,7 +109,7 @@ async fn datagrams_of_every_kind_change_only_counters() {
 }
 
 #[tokio::test]
-async fn more_handshakes_than_are_let_in_hold_no_memory_and_pass() {
+async fn more_handshakes_than_are_let_in_pass_without_harm() {
     let limits =
         Limits { retry_above: 8, handshakes: 16, handshake: Duration::from_millis(200), ..Limits::default() };
     let server = start(ServerConfig { limits, ..loopback() });

@@ -14,6 +14,8 @@ use common::{Client, PATIENCE, get};
 use proto::wire::session::{ToServer, close};
 use quinn::ConnectionError;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 struct Program {
     child: Child,
@@ -42,6 +44,13 @@ impl Program {
         assert_eq!(event["event"], name, "{line}");
         assert!(event["at"].is_string(), "{line}");
         event
+    }
+
+    /// What it has of the machine's memory, in kB.
+    fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     fn signal(&self, name: &str) {
@@ -124,6 +133,44 @@ async fn peers_of_a_server_that_died_notice_as_soon_as_it_is_back() {
     let lost = tokio::time::timeout(Duration::from_secs(5), session.connection.closed()).await;
     assert_eq!(lost.expect("it does not notice"), ConnectionError::Reset);
     client.session_at(udp, id, 1).await.ping(1).await;
+}
+
+#[tokio::test]
+async fn what_strangers_leave_unfinished_takes_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = Program::start(dir.path(), "127.0.0.1:0");
+    let listening = program.event("listening");
+    let (udp, id) = (addr(&listening["udp"][0]), listening["peer_id"].as_str().unwrap().parse().unwrap());
+    let mut good = Client::new().session_at(udp, id, 1).await;
+    let before = program.memory();
+
+    // A head that has no end on each of more connections than one prefix gets.
+    let mut open = Vec::new();
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(addr(&listening["http"][0])).await.unwrap();
+        let _refused = stream.write_all(&[b"GET / HTTP/1.1\r\nX: ", &[b'x'; 12_000][..]].concat()).await;
+        open.push(stream);
+    }
+    // Sessions with a frame that lacks its last byte, and as many that never say hello.
+    let mut sessions = Vec::new();
+    for n in 0..60 {
+        let mut session = Client::new().open(udp, id).await;
+        if n % 2 == 0 {
+            session.send.write_all(&[&[0x10, 0x00][..], &[0; 4095]].concat()).await.unwrap();
+        }
+        sessions.push(session);
+    }
+    let socket = common::udp(udp).await;
+    for n in 0..20_000_u32 {
+        let _lost = socket.send(&[&n.to_be_bytes()[..], &[0x40; 1200]].concat()).await;
+        if n % 2000 == 0 {
+            good.ping(n).await;
+        }
+    }
+    good.ping(1).await;
+    // 128 heads of 16 kB, 60 connections of some 100 kB in a debug build, and slack.
+    let grown = program.memory().saturating_sub(before);
+    assert!(grown < 24_000, "{grown} kB more than before");
 }
 
 fn run(data: &Path, args: &[&str]) -> (Option<i32>, String, String) {

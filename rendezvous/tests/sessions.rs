@@ -150,9 +150,10 @@ async fn a_proven_client_over_the_rate_is_refused() {
     let limits = Limits { handshakes_each, ..Limits::default() };
     let server = start(ServerConfig { limits, ..loopback() });
     let mut first = Client::new().session(&server, 1).await;
-    let second = Client::new().dial(server.udp_addrs()[0], server.peer_id(), ALPN).await;
-    assert!(matches!(second, Err(ConnectionError::ConnectionClosed(_))), "{second:?}");
-    assert_eq!((server.stats().handshakes_retried, server.stats().handshakes_refused), (1, 1));
+    let _with_proof = Client::new().session(&server, 2).await;
+    let third = Client::new().dial(server.udp_addrs()[0], server.peer_id(), ALPN).await;
+    assert!(matches!(third, Err(ConnectionError::ConnectionClosed(_))), "{third:?}");
+    assert_eq!((server.stats().handshakes_retried, server.stats().handshakes_refused), (2, 1));
     first.ping(1).await;
 }
 
