@@ -67,7 +67,7 @@ impl PublicUdp {
         now: Instant,
     ) -> Option<Vec<u8>> {
         let source = canonical(source);
-        if scope(source) == Scope::Unusable || self.is_own(source) {
+        if scope(source) == Scope::Unusable || self.is_own(source, origin) {
             self.stats.malformed += 1;
             return None;
         }
@@ -109,12 +109,13 @@ impl PublicUdp {
         Some(echo_answer(source))
     }
 
-    /// A wildcard of ours covers every address with its port that could be this machine: a source on the
-    /// loopback or in a private network with our port number.
-    fn is_own(&self, source: SocketAddr) -> bool {
-        self.own
-            .iter()
-            .any(|own| *own == source || (own.ip().is_unspecified() && own.port() == source.port()))
+    /// A wildcard of ours stands for loopback and for the address that was asked: a source there with our port
+    /// is ourselves. Anybody else may well have the same port number.
+    fn is_own(&self, source: SocketAddr, origin: Option<SocketAddr>) -> bool {
+        let here = source.ip().is_loopback() || origin.is_some_and(|origin| canonical(origin).ip() == source.ip());
+        self.own.iter().any(|own| {
+            *own == source || (own.ip().is_unspecified() && own.port() == source.port() && here)
+        })
     }
 }
 
@@ -181,8 +182,12 @@ mod tests {
         let mut machine = machine(true, now);
         assert_eq!(ask(&mut machine, b"echo", "203.0.113.1:3478", now), None);
         assert_eq!(ask(&mut machine, b"echo", "127.0.0.1:3479", now), None);
-        assert!(ask(&mut machine, b"echo", "203.0.113.2:3478", now).is_some());
         assert_eq!(machine.stats().malformed, 2);
+        assert!(ask(&mut machine, b"echo", "203.0.113.2:3478", now).is_some());
+        let asked = Some("203.0.113.9:3479".parse().unwrap());
+        let mut from = |source: &str| machine.answer(b"echo", source.parse().unwrap(), asked, None, now);
+        assert_eq!(from("203.0.113.9:3479"), None);
+        assert!(from("198.51.100.7:3479").is_some(), "a NAT may map somebody to the same port");
     }
 
     #[test]
