@@ -163,6 +163,11 @@ impl Driver {
             remote.agent = agent;
             remote.signals = signals;
             remote.observed = observed;
+            // A connection that has ended is not the one that this exchange is for.
+            if remote.connection.as_ref().is_some_and(|connection| connection.close_reason().is_some()) {
+                remote.connection = None;
+                remote.expires = Some(now + CONNECT);
+            }
             return Some(remote.address);
         }
         let address = self.parts.socket.open_remote()?;
