@@ -133,9 +133,8 @@ pub fn preview(datagram: &[u8]) -> Option<Preview> {
     match message.class() {
         MessageClass::Request => {
             let name = message.get::<UserName>()?.as_user_name().ok()?;
-            let mut username = Username([0; 8]);
-            let written = data_encoding::HEXLOWER.decode_mut(name.as_str().as_bytes(), &mut username.0);
-            (name.as_str().len() == 16 && written.is_ok()).then_some(Preview::Check(username))
+            let bytes = data_encoding::HEXLOWER.decode(name.as_str().as_bytes()).ok()?;
+            Some(Preview::Check(Username(bytes.try_into().ok()?)))
         }
         MessageClass::SuccessResponse => Some(Preview::Answer(*message.transaction_id().as_bytes())),
         MessageClass::ErrorResponse | MessageClass::Indication => None,
@@ -253,6 +252,21 @@ mod tests {
         );
         assert_eq!(preview(&bare), Some(Preview::Check(Username([2; 8]))));
         assert_eq!(verify_check(&bare, Role::Connector, PASSWORD), None);
+    }
+
+    #[test]
+    fn a_username_of_another_length_is_nobodys() {
+        for name in
+            ["a", "02", "020202020202020", "02020202020202020", "0202020202020202ff", "x202020202020202"]
+        {
+            let named = encode(
+                StunMessageBuilder::new(BINDING, MessageClass::Request)
+                    .with_transaction_id([1; 12].into())
+                    .with_attribute(UserName::new(name).unwrap())
+                    .build(),
+            );
+            assert_eq!(preview(&named), None, "{name}");
+        }
     }
 
     #[test]
