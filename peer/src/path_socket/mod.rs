@@ -27,6 +27,7 @@
 mod hold;
 mod hop;
 mod inbox;
+mod outbox;
 mod poller;
 mod stats;
 mod table;
@@ -48,8 +49,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use hold::Hold;
-use hop::Sent;
+use hop::{Hop, Sent};
 use inbox::{Inbox, Receiver};
+use outbox::Outbox;
 use poller::{PathPoller, Waiter};
 use stats::Drops;
 pub use stats::{DropReason, PathStats, Stats};
@@ -78,6 +80,7 @@ pub struct PathSocket {
     waiters: Mutex<Vec<Weak<Waiter>>>,
     inbox: Mutex<Inbox>,
     hold: Mutex<Hold>,
+    outbox: Mutex<Outbox>,
     receiver: Arc<Receiver>,
     stun: mpsc::Sender<Datagram>,
     drops: Drops,
@@ -95,6 +98,7 @@ impl PathSocket {
             waiters: Mutex::new(Vec::new()),
             inbox: Mutex::new(Inbox::new(Arc::clone(&receiver))),
             hold: Mutex::new(Hold::default()),
+            outbox: Mutex::new(Outbox::default()),
             receiver,
             stun,
             drops: Drops::default(),
@@ -135,9 +139,22 @@ impl PathSocket {
         self.ways_changed();
     }
 
-    /// Sets the paths by which data leaves for a remote. Tells whether there is such a remote.
+    /// Sets the paths by which data leaves for a remote; what was sent to it in the last moment, without a
+    /// path, leaves now. Tells whether there is such a remote.
     pub fn set_route(&self, remote: SocketAddr, route: Route) -> bool {
-        let known = self.table_mut().set_route(remote, route, Instant::now());
+        let now = Instant::now();
+        let known = self.table_mut().set_route(remote, route, now);
+        if let Ok((primary, also)) = self.table().hops(remote) {
+            let (waiting, lost) = lock(&self.outbox).take(remote, now);
+            self.drops.add(DropReason::NoPath, lost);
+            for waiting in &waiting {
+                for hop in std::iter::once(&primary).chain(&also) {
+                    if hop.send(&waiting.transmit(), &self.drops) == Sent::Full {
+                        self.drops.add(DropReason::LinkFull, 1);
+                    }
+                }
+            }
+        }
         self.ways_changed();
         known
     }
@@ -202,6 +219,22 @@ impl PathSocket {
         let waiters: Vec<_> = lock(&self.waiters).iter().filter_map(Weak::upgrade).collect();
         for waiter in waiters {
             waiter.release();
+        }
+    }
+
+    /// Where a packet goes. One for a remote without a path waits a moment for one; else it says why it, and
+    /// how many packets with it, are lost.
+    fn hops(&self, transmit: &Transmit<'_>) -> Result<(Hop, Option<Hop>), (DropReason, usize)> {
+        let packets = transmit.segment_size.map_or(1, |size| transmit.contents.len().div_ceil(size.max(1)));
+        match self.table().hops(transmit.destination) {
+            Err(DropReason::NoPath) => {}
+            found => return found.map_err(|reason| (reason, packets)),
+        }
+        let mut outbox = lock(&self.outbox);
+        // Whoever sets a route from here on comes for the packet after it is put there.
+        match self.table().hops(transmit.destination) {
+            Err(DropReason::NoPath) => Err((DropReason::NoPath, outbox.push(transmit, Instant::now()))),
+            found => found.map_err(|reason| (reason, packets)),
         }
     }
 
@@ -288,10 +321,10 @@ impl AsyncUdpSocket for PathSocket {
         let waiter = Waiter::of_sender();
         let known = self.changes();
         let packets = transmit.segment_size.map_or(1, |size| transmit.contents.len().div_ceil(size.max(1)));
-        let (primary, also) = match self.table().hops(transmit.destination) {
+        let (primary, also) = match self.hops(transmit) {
             Ok(hops) => hops,
-            Err(reason) => {
-                self.drops.add(reason, packets);
+            Err((reason, lost)) => {
+                self.drops.add(reason, lost);
                 return Ok(());
             }
         };

@@ -37,8 +37,8 @@ fn one_path_twice_on_a_route_gets_one_copy() {
 #[test]
 fn what_has_no_way_is_lost_without_an_error() {
     let world = World::new();
-    world.send(&[0x40; 30], Some(10)).unwrap();
-    assert_eq!(world.dropped(DropReason::NoPath), 3);
+    world.send(&[0x40; 20_000], Some(1_000)).unwrap();
+    assert_eq!(world.dropped(DropReason::NoPath), 20);
 
     world.send_to(address(9), &QUIC, None).unwrap();
     assert_eq!(world.dropped(DropReason::NoRemote), 1);
@@ -51,6 +51,18 @@ fn what_has_no_way_is_lost_without_an_error() {
     world.socket.remove_link(RELAY);
     world.send(&QUIC, None).unwrap();
     assert_eq!(world.dropped(DropReason::NoLink), 1);
+}
+
+#[test]
+fn what_was_sent_a_moment_before_the_path_was_proven_leaves_with_it() {
+    let world = World::new();
+    world.send(&[0x40; 30], Some(10)).unwrap();
+    assert_eq!(world.relay.take_sent(), []);
+    world.route(Some(path(RELAY, 1)), None);
+    assert_eq!(world.relay.take_sent(), [(address(1), vec![0x40; 30], Some(10))]);
+    world.route(Some(path(RELAY, 2)), None);
+    assert_eq!(world.relay.take_sent(), [], "and only once");
+    assert_eq!(world.dropped(DropReason::NoPath), 0);
 }
 
 #[test]
