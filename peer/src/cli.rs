@@ -53,9 +53,13 @@ pub struct Share {
     #[arg(value_name = "TARGET", required = true, num_args = 1..=64)]
     pub targets: Vec<TcpTarget>,
 
-    /// The rendezvous: https://host[:port], or http://host[:port][#PEERID]
-    /// [default: a server embedded in this program, for this machine and its LAN]
-    #[arg(long, value_name = "URL", verbatim_doc_comment)]
+    /// The rendezvous: an https:// or http:// URL
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The rendezvous: https://host[:port], or http://host[:port][#PEERID]\n\
+                [default: a server embedded in this program, for this machine and its LAN]"
+    )]
     pub server: Option<ServerUrl>,
 
     /// Name of the share [default: three random words]

@@ -232,7 +232,7 @@ mod tests {
             Offer { challenge: Some(Challenge([0; 16])), ..good.clone() },
             Offer { claims, ..good.clone() },
             Offer { version: 2, ..good.clone() },
-            Offer { mac: Mac([0; 32]), ..good.clone() },
+            Offer { mac: Mac([0; 32]), ..good },
         ] {
             assert!(!SECRET.proves_offer(&exchange(), &bad), "{bad:?}");
         }

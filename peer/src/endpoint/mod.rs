@@ -1,7 +1,7 @@
 //! **Endpoint**: one process of an identity, at one server: its main UDP socket, its session, its shares and
 //! its connections.
 //!
-//! All machines live in one task, the driver ([`driver`]): whatever happens is an input to it, and after each
+//! All machines live in one task, the driver: whatever happens is an input to it, and after each
 //! input every machine is drained. Streams of data never pass through it.
 
 mod accept;
@@ -333,12 +333,11 @@ impl Connection {
 
     /// Waits until the connection is gone, and says why.
     pub async fn closed(&self) -> String {
-        match self.quinn.closed().await {
-            quinn::ConnectionError::ApplicationClosed(reason) => {
-                String::from_utf8_lossy(&reason.reason).into_owned()
-            }
-            other => other.to_string(),
+        let error = self.quinn.closed().await;
+        if let quinn::ConnectionError::ApplicationClosed(reason) = &error {
+            return String::from_utf8_lossy(&reason.reason).into_owned();
         }
+        error.to_string()
     }
 
     /// Ends the connection.

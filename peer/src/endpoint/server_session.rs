@@ -215,7 +215,7 @@ async fn connect(
 async fn relocate(net: &dyn Net, server: &ServerHint) -> Result<SocketAddr, Lost> {
     let passing = |why: &str| Lost::Passing(why.into());
     let url = server.url.parse().map_err(|_| passing("its URL is none"))?;
-    let found = locate::ask_once(net, &url).await.map_err(|why| Lost::Passing(why))?;
+    let found = locate::ask_once(net, &url).await.map_err(Lost::Passing)?;
     if found.peer_id != server.peer_id {
         return Err(Lost::Final(changed(&server.url, server.peer_id, found.peer_id.to_string())));
     }
@@ -236,14 +236,16 @@ fn judge(error: &quinn::ConnectionError, url: &str, known: PeerId) -> Lost {
     match HandshakeFailure::of(error) {
         Some(HandshakeFailure::WrongServerKey) => Lost::Final(changed(url, known, "unknown".into())),
         Some(failure) => refused(&failure.to_string()),
-        None => match error {
-            quinn::ConnectionError::ApplicationClosed(reason)
-                if reason.error_code == u64::from(close::NOT_ADMITTED).try_into().unwrap_or_default() =>
-            {
-                refused("it does not let this identity register")
-            }
-            other => Lost::Passing(other.to_string()),
-        },
+        None if closed_with(error, close::NOT_ADMITTED) => refused("it does not let this identity register"),
+        None => Lost::Passing(error.to_string()),
+    }
+}
+
+fn closed_with(error: &quinn::ConnectionError, code: u32) -> bool {
+    if let quinn::ConnectionError::ApplicationClosed(reason) = error {
+        reason.error_code == code.into()
+    } else {
+        false
     }
 }
 

@@ -5,9 +5,14 @@ use std::path::PathBuf;
 /// Options common to all commands; flatten it into a program's root command.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct GlobalArgs {
-    /// Read options from this TOML file; every option may also be given as CULVERT_<OPTION>
-    /// [default: culvert/<program>.toml in $XDG_CONFIG_HOME or ~/.config]
-    #[arg(long, global = true, value_name = "FILE", verbatim_doc_comment)]
+    /// The TOML file to read options from.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help = "Read options from this TOML file; every option may also be given as CULVERT_<OPTION>\n\
+                [default: culvert/<program>.toml in $XDG_CONFIG_HOME or ~/.config]"
+    )]
     pub config: Option<PathBuf>,
 
     /// Print one JSON object per line, and nothing else, on stdout

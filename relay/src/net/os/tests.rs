@@ -82,7 +82,7 @@ async fn a_hop_limit_is_that_of_one_datagram_alone() {
             let receiver = std::net::UdpSocket::bind(to).unwrap();
             receiver.set_nonblocking(true).unwrap();
             let addr = receiver.local_addr().unwrap();
-            accept_only_hop_limit(socket2::SockRef::from(&receiver), addr.is_ipv4(), hops);
+            accept_only_hop_limit(SockRef::from(&receiver), addr.is_ipv4(), hops);
 
             sender.send_datagram(addr, b"any").unwrap();
             sender.send_with_ttl(addr, 2, b"low").unwrap();
@@ -103,7 +103,7 @@ async fn a_hop_limit_is_that_of_one_datagram_alone() {
 /// Has the kernel drop what arrives with another hop limit: a filter of four instructions that reads it in
 /// the IP header (`SKF_NET_OFF`, Linux' networking/filter.rst).
 #[cfg(target_os = "linux")]
-fn accept_only_hop_limit(socket: socket2::SockRef<'_>, v4: bool, hops: u32) {
+fn accept_only_hop_limit(socket: SockRef<'_>, v4: bool, hops: u32) {
     use socket2::SockFilter;
 
     const LOAD_BYTE: u16 = 0x30;
