@@ -7,6 +7,7 @@
 //! - [`world`]: a sentence that builds a [`net::Net`], and the loop that drives a [`world::Node`] on each host.
 //! - [`kind`]: the names of `CLI.md` (`port-restricted+leaky`, `cgnat(full-cone)`, …) and what they stand for.
 //! - [`oracle`]: which remedy a pair of kinds needs. It is an expectation and never supplies a result.
+//! - [`sim_net`]: the product's network seam over a world on tokio's clock: its real libraries, without a socket.
 //! - [`log`]: what happened, with virtual times, and a hash over it.
 //!
 //! Time is a parameter everywhere and all chance comes from one seed ([`dice`]), so a world is replayed exactly.
@@ -19,4 +20,5 @@ pub mod log;
 pub mod nat;
 pub mod net;
 pub mod oracle;
+pub mod sim_net;
 pub mod world;

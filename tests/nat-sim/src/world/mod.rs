@@ -127,6 +127,12 @@ impl<N: Node> World<N> {
         &self.net
     }
 
+    /// The network, to open sockets in it and to send from outside of the loop, at a time that the world
+    /// has reached ([`World::run_until`]).
+    pub fn net_mut(&mut self) -> &mut Net {
+        &mut self.net
+    }
+
     /// The host of this name.
     ///
     /// # Panics
