@@ -30,7 +30,7 @@ use tokio::task::AbortHandle;
 use super::accept::{Knock, Visit};
 use super::remote::{Introduction, Remote, RemoteKey};
 use super::server_session::{Attempt, Lost, SessionInput};
-use super::{EndpointEvent, ShareSpec, Standing};
+use super::{EndpointEvent, ShareSpec, Standing, close_remote_later};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
 use exchanges::{Dialling, PendingDial};
@@ -376,7 +376,7 @@ impl Driver {
         for link in remote.links {
             self.close_link(link);
         }
-        self.parts.socket.close_remote(remote.address);
+        close_remote_later(&self.parts.socket, remote.address);
         self.dials.retain(|dialling| dialling.repunch != Some(key));
         self.pending.retain(|pending| pending.repunch != Some(key));
     }
