@@ -97,6 +97,15 @@ fn listen(net: &dyn Net, addr: SocketAddr) -> Result<Box<dyn Listener>, Failure>
     })
 }
 
+/// Listens on the target's own port, or on a free one.
+fn listen_for(net: &dyn Net, port: u16) -> Result<Box<dyn Listener>, Failure> {
+    let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    match net.listen_tcp(at(port)) {
+        Ok(listener) => Ok(listener),
+        Err(_) => listen(net, at(0)),
+    }
+}
+
 /// The way from local listeners to a share.
 struct Tunnel {
     endpoint: Endpoint,
@@ -125,8 +134,11 @@ impl Tunnel {
                 connection.targets().len()
             ));
         }
+        let beside = self.is_beside(&connection);
         for target in &connection.targets()[given..] {
-            match self.listen_for(target.port) {
+            // On the sharer's own machine its port is the target's, also while nothing listens there: a
+            // listener of ours would be shared with itself.
+            match listen_for(&*self.net, if beside { 0 } else { target.port }) {
                 Ok(listener) => listeners.push(listener),
                 Err(failure) => return failure,
             }
@@ -150,13 +162,10 @@ impl Tunnel {
         }
     }
 
-    /// The target's own port, or a free one.
-    fn listen_for(&self, port: u16) -> Result<Box<dyn Listener>, Failure> {
-        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        match self.net.listen_tcp(at(port)) {
-            Ok(listener) => Ok(listener),
-            Err(_) => listen(&*self.net, at(0)),
-        }
+    /// Whether the sharer is on this machine.
+    fn is_beside(&self, connection: &Connection) -> bool {
+        let Some(at) = connection.reached_at() else { return false };
+        at.ip().is_loopback() || self.net.addresses().is_ok_and(|ours| ours.contains(&at.ip()))
     }
 
     fn print_ready(&self, listeners: &[Box<dyn Listener>], connection: &Connection) {
@@ -253,5 +262,21 @@ fn refusal(code: u64) -> Option<&'static str> {
         close::NO_SUCH_TARGET => Some("the share has no such target any more"),
         close::BUSY => Some("the peer has as many visitors as it takes"),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_has_the_targets_port_or_a_free_one() {
+        let port = |listener: &dyn Listener| listener.local_addr().unwrap().port();
+        let first = listen_for(&OsNet, 0).unwrap();
+        let second = listen_for(&OsNet, port(&*first)).unwrap();
+        assert_ne!(port(&*second), port(&*first), "it was taken");
+        let wanted = (10_000..32_000).find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok());
+        let third = listen_for(&OsNet, wanted.unwrap()).unwrap();
+        assert_eq!(port(&*third), wanted.unwrap());
     }
 }

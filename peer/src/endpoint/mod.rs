@@ -34,6 +34,10 @@ use driver::{Command, Driver, Input};
 
 pub use accept::{Visit, VisitorStream};
 
+/// How long a connection that was closed keeps its address: QUIC's closing period, three probe timeouts, on
+/// any but the slowest path (RFC 9000 §10.2).
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// What an endpoint is made of.
 #[derive(Debug)]
 pub struct EndpointConfig {
@@ -272,7 +276,8 @@ impl Endpoint {
         self.command(Command::Attach { address: introduction.address, connection: connection.clone() })
             .await?;
         let (targets, name) = dialing::introduce(&connection, ticket, introduction).await?;
-        Ok(Connection { quinn: connection, peer: ticket.sharer, name, targets })
+        let reached_at = introduction.reached_at;
+        Ok(Connection { quinn: connection, peer: ticket.sharer, reached_at, name, targets })
     }
 
     /// Says goodbye to every peer and to the server, and stops.
@@ -290,6 +295,18 @@ impl Endpoint {
     }
 }
 
+/// Forgets a remote's address, but not before the connection under it has said that it ends: without a way
+/// out the other side would wait for its idle timeout.
+fn close_remote_later(socket: &Arc<PathSocket>, address: SocketAddr) {
+    // Where there is no runtime any more there is no socket either.
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let socket = Arc::clone(socket);
+    runtime.spawn(async move {
+        tokio::time::sleep(FAREWELL).await;
+        socket.close_remote(address);
+    });
+}
+
 fn stopped() -> Error {
     Error::Local("the endpoint has stopped".into())
 }
@@ -299,6 +316,7 @@ fn stopped() -> Error {
 pub struct Connection {
     quinn: quinn::Connection,
     peer: PeerId,
+    reached_at: Option<SocketAddr>,
     name: String,
     targets: Vec<Target>,
 }
@@ -307,6 +325,11 @@ impl Connection {
     /// Who shares.
     pub const fn peer_id(&self) -> PeerId {
         self.peer
+    }
+
+    /// Where the sharer was when the connection began; of later paths the endpoint's events tell.
+    pub const fn reached_at(&self) -> Option<SocketAddr> {
+        self.reached_at
     }
 
     /// The share's name.

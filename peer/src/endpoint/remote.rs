@@ -22,6 +22,8 @@ pub(super) type RemoteKey = (PeerId, Instance);
 pub(super) struct Introduction {
     /// The remote's stable address.
     pub(super) address: SocketAddr,
+    /// Where it was reached first.
+    pub(super) reached_at: Option<SocketAddr>,
     /// For the proof.
     pub(super) exchange: Exchange,
 }

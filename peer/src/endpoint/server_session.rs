@@ -15,8 +15,9 @@ use relay::quic;
 use relay::tls::{self, HandshakeFailure};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, timeout_at};
 
+use super::close_remote_later;
 use super::driver::Input;
 use crate::error::Error;
 use crate::locate;
@@ -24,6 +25,10 @@ use crate::path_socket::PathSocket;
 
 /// Between attempts at two addresses of one server (RFC 8305 §5 recommends 250 ms).
 const STAGGER: Duration = Duration::from_millis(150);
+
+/// How long the server's other addresses have once one has answered with a refusal that no time will mend.
+/// One that never answers must not hide it.
+const REPRIEVE: Duration = Duration::from_secs(1);
 
 /// Frames on their way to the server. A session that is this far behind is as good as dead.
 const QUEUE: usize = 256;
@@ -69,7 +74,7 @@ struct Address {
 
 impl Drop for Address {
     fn drop(&mut self) {
-        self.socket.close_remote(self.address);
+        close_remote_later(&self.socket, self.address);
     }
 }
 
@@ -108,10 +113,19 @@ impl Attempt {
             });
         }
         let mut last = Lost::Passing("it has no address".into());
-        while let Some(result) = tries.join_next().await {
+        let mut reprieve = None;
+        loop {
+            let next = match reprieve {
+                Some(end) => timeout_at(end, tries.join_next()).await.unwrap_or(None),
+                None => tries.join_next().await,
+            };
+            let Some(result) = next else { return Err(last) };
             match result {
                 Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(lost)) => {
+                    if matches!(lost, Lost::Final(_)) {
+                        reprieve.get_or_insert_with(|| Instant::now() + REPRIEVE);
+                    }
                     if !matches!(last, Lost::Final(_)) {
                         last = lost;
                     }
@@ -119,7 +133,6 @@ impl Attempt {
                 Err(error) => last = Lost::Passing(error.to_string()),
             }
         }
-        Err(last)
     }
 
     fn dialer(&self) -> Dialer {
@@ -173,7 +186,7 @@ impl Attempt {
                 }
             }
         };
-        let lost = tokio::select! { lost = write => lost, lost = read => lost };
+        let lost = tokio::select! { biased; lost = write => lost, lost = read => lost };
         match connection.close_reason() {
             Some(reason) => judge(&reason, &self.server.url, self.server.peer_id),
             None => lost,

@@ -326,7 +326,11 @@ impl Driver {
         let dialling = self.dials.remove(index);
         let Some(remote) = self.remotes.get(&key) else { return };
         if let Some(reply) = dialling.reply {
-            let introduction = Introduction { address: remote.address, exchange: *dialling.dial.exchange() };
+            let introduction = Introduction {
+                address: remote.address,
+                reached_at: remote.agent.route().primary.map(|path| path.remote),
+                exchange: *dialling.dial.exchange(),
+            };
             let _ = reply.send(Ok(introduction));
         }
     }
