@@ -99,10 +99,15 @@ async fn goodbye(endpoint: &Endpoint, server: Option<Server>) {
 /// The share of these targets, as it was before or made anew, and whether its ticket is of this very run.
 fn stored_share(args: &cli::Share, store: &Store) -> Result<(StoredShare, bool), Failure> {
     let targets: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
-    let key = args.name.as_ref().map_or_else(|| targets.join(","), |name| format!("name {name}"));
+    let key = args.name.as_ref().map_or_else(|| key_of(&targets), |name| format!("name {name}"));
     let known = if args.ephemeral { None } else { store.share(&key)? };
-    let fresh = known.is_none();
-    let mut share = known.unwrap_or_else(|| new_share(args.name.clone()));
+    let is_over = |share: &StoredShare| share.expires.is_some_and(|at| at <= unix_now().as_secs());
+    let fresh = known.as_ref().is_none_or(is_over);
+    let mut share = match known {
+        Some(known) if fresh => with_new_ticket(known),
+        Some(known) => known,
+        None => new_share(args.name.clone()),
+    };
     let expires = args.expires.map(|life| unix_now().saturating_add(life).as_secs());
     if fresh || share.targets != targets || expires.is_some() {
         share.targets = targets;
@@ -112,6 +117,19 @@ fn stored_share(args: &cli::Share, store: &Store) -> Result<(StoredShare, bool),
         }
     }
     Ok((share, fresh))
+}
+
+/// The same targets are the same share, in whatever order.
+fn key_of(targets: &[String]) -> String {
+    let mut sorted = targets.to_vec();
+    sorted.sort_unstable();
+    sorted.join(",")
+}
+
+/// The share whose ticket has expired: who held that one stays out.
+fn with_new_ticket(share: StoredShare) -> StoredShare {
+    let mut rng = ChaCha12Rng::from_seed(EndpointConfig::random_seed());
+    StoredShare { ticket: random(&mut rng), secret: random(&mut rng), expires: None, ..share }
 }
 
 fn new_share(name: Option<ShareName>) -> StoredShare {
