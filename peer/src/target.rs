@@ -81,6 +81,10 @@ impl FromStr for TcpTarget {
             None if host.contains(':') => return Err(InvalidTarget),
             None => host,
         };
+        // What will be a target of another kind is not a host of that name until then.
+        if matches!(host, "udp" | "unix") {
+            return Err(InvalidTarget);
+        }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
         if host.is_empty() || !host.chars().all(plain) {
             return Err(InvalidTarget);
@@ -107,9 +111,10 @@ mod tests {
 
     #[test]
     fn what_is_no_target_is_refused() {
-        for text in
-            ["", "0", "70000", "host", "host:", ":80", "a:b:80", "[::1]", "./folder", "unix:/x", "a b:1"]
-        {
+        for text in [
+            "", "0", "70000", "host", "host:", ":80", "a:b:80", "[::1]", "./folder", "unix:/x", "unix:1",
+            "udp:53", "a b:1",
+        ] {
             assert_eq!(text.parse::<TcpTarget>(), Err(InvalidTarget), "{text}");
         }
     }
