@@ -1,0 +1,13 @@
+//! The command line of `peer` as users and scripts meet it: what it refuses and how, what it prints, and how
+//! it ends.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod options;
+mod privacy;
+mod refusals;
+mod running;
+mod tickets;
+mod unreachable;
