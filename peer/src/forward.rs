@@ -73,6 +73,7 @@ async fn tcp_to_quic(
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = tokio::select! {
+            biased;
             read = reader.read(&mut buffer) => read.map_err(|_| Ended::Broken)?,
             stopped = send.stopped() => return Err(stopped_by(stopped)),
         };

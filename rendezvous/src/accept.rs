@@ -1,5 +1,7 @@
 //! Who gets a QUIC session: the accept loop, and one task for each connection.
 //!
+//! Every choice between futures has an order, so that a simulated run repeats from its seed.
+//!
 //! Nothing that a client does ends the loop. What strangers may make the server hold is bounded three times
 //! before a key is proven: by address validation under load, by the number of handshakes under way, and by
 //! their rate.
@@ -41,6 +43,7 @@ pub(crate) async fn accept(endpoint: Endpoint, gate: Gate) {
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
+            biased;
             Some(ended) = tasks.join_next() => report_panic(ended),
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
@@ -142,12 +145,14 @@ impl Gate {
     /// Carries a session's messages both ways until either side ends it.
     async fn converse(&self, seat: &Seat, connection: &Connection, frames: mpsc::Receiver<Vec<u8>>) {
         let streams = tokio::select! {
+            biased;
             streams = connection.accept_bi() => streams,
             // Who says no hello is closed by the matchmaker.
             _ = connection.closed() => return,
         };
         let Ok((send, receive)) = streams else { return };
         tokio::select! {
+            biased;
             () = write(send, frames) => {}
             () = self.read(seat, connection, receive) => {}
         }
@@ -162,6 +167,7 @@ impl Gate {
         let mut seen_at = connection.remote_address();
         loop {
             let chunk = tokio::select! {
+                biased;
                 chunk = stream.read_chunk(READ, true) => Some(chunk),
                 _ = look.tick() => None,
             };

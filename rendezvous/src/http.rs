@@ -67,6 +67,7 @@ impl HttpServer {
         let stopping = stop.clone();
         loop {
             tokio::select! {
+                biased;
                 () = stopped(&mut stop) => break,
                 Some(_) = tasks.join_next() => {}
                 accepted = self.listener.accept() => {
@@ -110,6 +111,7 @@ impl HttpServer {
             let mut connection = std::pin::pin!(connection);
             let whole = async {
                 tokio::select! {
+                    biased;
                     ended = connection.as_mut() => return ended,
                     () = stopped(&mut stop) => connection.as_mut().graceful_shutdown(),
                 }

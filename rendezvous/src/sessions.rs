@@ -80,6 +80,7 @@ impl Sessions {
             let next = self.lock().matchmaker.poll_timeout();
             match next {
                 Some(at) => tokio::select! {
+                    biased;
                     () = tokio::time::sleep_until(at.into()) => {
                         self.input(self.lock(), Matchmaker::handle_timeout);
                     }
