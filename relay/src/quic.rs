@@ -12,6 +12,10 @@ use quinn_proto::HashedConnectionIdGenerator;
 /// alive.
 const PEER_IDLE: Duration = Duration::from_secs(180);
 
+/// Checks of a path are no packets of QUIC: a connection that nobody uses would end after [`PEER_IDLE`]. Two
+/// of these may be lost. They keep no NAT's binding and decide about no path.
+const PEER_SIGN_OF_LIFE: Duration = Duration::from_secs(60);
+
 /// A server forgets a session that has been silent for as long: four keepalives missed, at the usual 15 s.
 const SESSION_IDLE: Duration = Duration::from_secs(60);
 
@@ -119,6 +123,7 @@ pub fn endpoint_config(reset_key: &ResetKey, seed: Option<[u8; 32]>) -> Endpoint
 pub fn transport() -> TransportConfig {
     let mut config = common(PEER_IDLE);
     config
+        .keep_alive_interval(Some(PEER_SIGN_OF_LIFE))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
         .receive_window(VarInt::from_u32(RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)
