@@ -69,6 +69,14 @@ impl Remote {
         }
     }
 
+    /// There is a path again. What QUIC sent before it is lost, and would be sent again only when a timer says
+    /// so that has doubled each time; the answer to one more byte shows the loss at once.
+    pub(super) fn look_for_losses(&self) {
+        if let Some(connection) = &self.connection {
+            let _ = connection.send_datagram(vec![0].into());
+        }
+    }
+
     /// Tells the agent what passed since the last time. Returns whether anything did.
     pub(super) fn report_traffic(&mut self, socket: &PathSocket, now: Instant) -> bool {
         let route = self.agent.route();

@@ -96,6 +96,7 @@ impl Driver {
                 match (route.primary, primary) {
                     (Some(path), Some((kind, rtt))) => {
                         tracing::info!(?peer, ?kind, %reason, "path");
+                        remote.look_for_losses();
                         let report = PathReport { peer, kind, remote: path.remote, rtt, reason };
                         if remote.last_path != Some((kind, path)) {
                             remote.last_path = Some((kind, path));
