@@ -67,7 +67,7 @@ impl fmt::Debug for SecretKey {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// The PKCS #8 v1 form of RFC 8032 §7.1 test 1's seed.

@@ -16,6 +16,7 @@ pub mod name;
 pub mod path;
 pub mod proof;
 pub mod public_udp;
+pub mod relay;
 pub mod session;
 pub mod stun;
 pub mod ticket;

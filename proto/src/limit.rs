@@ -69,7 +69,12 @@ impl PrefixLimiter {
         let (bucket, used) =
             self.buckets.entry(prefix).or_insert_with(|| (Bucket::full(burst, refill, now), now));
         *used = now;
-        bucket.take(burst, refill, now) && self.total_bucket.take(self.total.burst, self.total.refill, now)
+        bucket.take(burst, refill, now) && self.allow_unplaced(now)
+    }
+
+    /// Whether one more is allowed to somebody whose address says nothing: behind a proxy, all have the same.
+    pub fn allow_unplaced(&mut self, now: Instant) -> bool {
+        self.total_bucket.take(self.total.burst, self.total.refill, now)
     }
 }
 

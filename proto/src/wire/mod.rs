@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub mod peer;
+pub mod relay;
 pub mod session;
 pub mod signal;
 
