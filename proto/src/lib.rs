@@ -20,4 +20,5 @@ pub mod relay;
 pub mod session;
 pub mod stun;
 pub mod ticket;
+pub mod tunnel;
 pub mod wire;

@@ -1,0 +1,17 @@
+//! What the gateway decides: which bytes are a request, which host is whose, who gets which connection.
+//!
+//! A visitor's request passes through these in order. [`head`] finds the end of its head and takes it apart
+//! into lines, refusing everything that two programs could read differently. [`request`] makes a
+//! [`request::RequestHead`] of it, [`host`] says whether that is for the server itself, for a name, or for
+//! nobody. [`pool`] lends it a connection of a localtunnel client. [`forward`] writes the head anew, from
+//! what was understood and from nothing else; [`chunk`] reads a chunked body, and [`response`] the answer.
+
+pub mod chunk;
+pub mod forward;
+pub mod head;
+pub mod host;
+pub mod label;
+pub mod pool;
+pub mod proxy;
+pub mod request;
+pub mod response;
