@@ -4,6 +4,7 @@
 //! bytes with [`forward`].
 
 pub mod cli;
+pub mod congestion;
 mod connect;
 mod embedded;
 pub mod endpoint;

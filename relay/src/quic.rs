@@ -119,7 +119,7 @@ pub fn endpoint_config(reset_key: &ResetKey, seed: Option<[u8; 32]>) -> Endpoint
     config
 }
 
-/// How connections between peers behave, whatever path carries them.
+/// How connections between peers behave, whatever path carries them. Their congestion control is the caller's.
 pub fn transport() -> TransportConfig {
     let mut config = common(PEER_IDLE);
     config

@@ -1,18 +1,21 @@
 //! The sharer's side of an open connection: checking the proof, welcoming, handing the visit on.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::id::PeerId;
 use proto::wire::peer::{EXPORTER_LABEL, Hello, Open, Target, Welcome, close};
 use proto::wire::signal::Refusal;
 use proto::wire::{self};
-use relay::tls;
+use relay::{quic, tls};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::driver::Input;
+use crate::congestion::{PathEpoch, PerPath};
 use crate::frames::{self, ReadError};
+use crate::path_socket::PathSocket;
 
 /// How long a connection may take from its first packet to its proof.
 const PROOF: Duration = Duration::from_secs(10);
@@ -87,17 +90,32 @@ impl VisitorStream {
     }
 }
 
+/// What it takes to let somebody in.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) config: quinn::ServerConfig,
+    pub(super) socket: Arc<PathSocket>,
+    pub(super) inputs: mpsc::WeakSender<Input>,
+}
+
+/// How a connection to a remote behaves whose paths have this epoch.
+pub(super) fn transport(epoch: PathEpoch) -> Arc<quinn::TransportConfig> {
+    let mut config = quic::transport();
+    config.congestion_controller_factory(Arc::new(PerPath::new(epoch)));
+    Arc::new(config)
+}
+
 /// Accepts connections until the endpoint is closed.
-pub(super) async fn run(endpoint: quinn::Endpoint, inputs: mpsc::WeakSender<Input>) {
-    let opening = std::sync::Arc::new(Semaphore::new(MAX_OPENING));
+pub(super) async fn run(endpoint: quinn::Endpoint, door: Door) {
+    let opening = Arc::new(Semaphore::new(MAX_OPENING));
     while let Some(incoming) = endpoint.accept().await {
-        let Ok(permit) = std::sync::Arc::clone(&opening).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&opening).try_acquire_owned() else {
             incoming.ignore();
             continue;
         };
-        let inputs = inputs.clone();
+        let door = door.clone();
         tokio::spawn(async move {
-            if timeout(PROOF, open(incoming, &inputs)).await.is_err() {
+            if timeout(PROOF, open(incoming, door)).await.is_err() {
                 tracing::debug!("a connection did not prove itself in time");
             }
             drop(permit);
@@ -105,16 +123,22 @@ pub(super) async fn run(endpoint: quinn::Endpoint, inputs: mpsc::WeakSender<Inpu
     }
 }
 
-async fn open(incoming: quinn::Incoming, inputs: &mpsc::WeakSender<Input>) {
+async fn open(incoming: quinn::Incoming, door: Door) {
+    let Door { mut config, socket, inputs } = door;
     let address = incoming.remote_address();
-    let connection = match incoming.await {
+    config.transport_config(transport(socket.epoch(address)));
+    let connecting = match incoming.accept_with(Arc::new(config)) {
+        Ok(connecting) => connecting,
+        Err(error) => return tracing::debug!(%error, "a connection broke off in its first packet"),
+    };
+    let connection = match connecting.await {
         Ok(connection) => connection,
         Err(error) => {
             tracing::debug!(%error, "a connection broke off in its handshake");
             return;
         }
     };
-    if let Err(reason) = welcome(address, &connection, inputs).await {
+    if let Err(reason) = welcome(address, &connection, &inputs).await {
         tracing::info!(peer = ?tls::peer_id(&connection), reason, "a connection was turned away");
         connection.close(close::PROTOCOL.into(), reason.as_bytes());
     }

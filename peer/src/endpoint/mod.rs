@@ -138,6 +138,7 @@ struct Inner {
     instance: Instance,
     key: Arc<SecretKey>,
     quinn: quinn::Endpoint,
+    socket: Arc<PathSocket>,
     inputs: mpsc::Sender<Input>,
     standing: watch::Receiver<Standing>,
     events: broadcast::Sender<EndpointEvent>,
@@ -170,7 +171,7 @@ impl Endpoint {
         );
         let quinn = quinn::Endpoint::new_with_abstract_socket(
             quic::endpoint_config(&reset_key, Some(seed())),
-            Some(server),
+            Some(server.clone()),
             Arc::clone(&socket) as Arc<dyn quinn::AsyncUdpSocket>,
             Arc::new(quinn::TokioRuntime),
         )
@@ -188,7 +189,7 @@ impl Endpoint {
             key: Arc::clone(&config.key),
             server: config.server,
             net,
-            socket,
+            socket: Arc::clone(&socket),
             quinn: quinn.clone(),
             inputs: inputs.downgrade(),
             standing: standing_tx,
@@ -196,8 +197,9 @@ impl Endpoint {
             seed: seed(),
         });
         tokio::spawn(driver.run(receiver, datagrams));
-        tokio::spawn(accept::run(quinn.clone(), inputs.downgrade()));
-        let inner = Inner { me, instance, key: config.key, quinn, inputs, standing, events };
+        let door = accept::Door { config: server, socket: Arc::clone(&socket), inputs: inputs.downgrade() };
+        tokio::spawn(accept::run(quinn.clone(), door));
+        let inner = Inner { me, instance, key: config.key, quinn, socket, inputs, standing, events };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -266,7 +268,7 @@ impl Endpoint {
             ticket.sharer,
             peer::ALPN,
         )));
-        config.transport_config(Arc::new(quic::transport()));
+        config.transport_config(accept::transport(self.inner.socket.epoch(introduction.address)));
         let connecting = self
             .inner
             .quinn

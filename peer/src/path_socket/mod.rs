@@ -48,6 +48,8 @@ use relay::net::Link;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::congestion::PathEpoch;
+
 use hold::Hold;
 use hop::{Hop, Sent};
 use inbox::{Inbox, Receiver};
@@ -157,6 +159,12 @@ impl PathSocket {
         }
         self.ways_changed();
         known
+    }
+
+    /// What is raised when the remote's primary path is another one; of nobody's path where there is no such
+    /// remote.
+    pub fn epoch(&self, remote: SocketAddr) -> PathEpoch {
+        self.table().epoch(remote).unwrap_or_default()
     }
 
     /// Hands up what arrives by `path` as from `remote`, and what arrived by it in the last 100 ms. Tells

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::hop::Hop;
 use super::stats::{Counters, DropReason, PathStats};
+use crate::congestion::PathEpoch;
 
 /// Remotes at a time. One more is refused: each is a peer that the shell has let in.
 pub(super) const MAX_REMOTES: usize = 4096;
@@ -36,6 +37,7 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Remote {
     route: Route,
+    epoch: PathEpoch,
     /// What is accepted or on the route.
     paths: BTreeMap<PathId, Path>,
 }
@@ -112,6 +114,9 @@ impl Table {
     /// Sets the route; tells whether there is such a remote.
     pub(super) fn set_route(&mut self, remote: SocketAddr, route: Route, now: Instant) -> bool {
         let Some(entry) = self.remotes.get_mut(&remote) else { return false };
+        if route.primary.is_some() && route.primary != entry.route.primary {
+            entry.epoch.advance();
+        }
         entry.route = route;
         for path in [route.primary, route.also].into_iter().flatten() {
             entry.path(path, now);
@@ -152,6 +157,11 @@ impl Table {
             }
             entry.forget_unused();
         }
+    }
+
+    /// What is raised when the remote's primary path is another one.
+    pub(super) fn epoch(&self, remote: SocketAddr) -> Option<PathEpoch> {
+        self.remotes.get(&remote).map(|entry| entry.epoch.clone())
     }
 
     /// Whose packets come by `path`.
