@@ -8,6 +8,7 @@
 //! - [`kind`]: the names of `CLI.md` (`port-restricted+leaky`, `cgnat(full-cone)`, …) and what they stand for.
 //! - [`oracle`]: which remedy a pair of kinds needs. It is an expectation and never supplies a result.
 //! - [`sim_net`]: the product's network seam over a world on tokio's clock: its real libraries, without a socket.
+//! - [`wire`]: the same translators and links as a router between real interfaces, for real programs (Linux).
 //! - [`log`]: what happened, with virtual times, and a hash over it.
 //!
 //! Time is a parameter everywhere and all chance comes from one seed ([`dice`]), so a world is replayed exactly.
@@ -21,4 +22,6 @@ pub mod nat;
 pub mod net;
 pub mod oracle;
 pub mod sim_net;
+#[cfg(target_os = "linux")]
+pub mod wire;
 pub mod world;
