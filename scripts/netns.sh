@@ -19,11 +19,20 @@ verbs
   run -- CMD…       run CMD between the two homes; it finds them in NETNS_* variables, and
                     helpers (spawn, await_event, in_ns) in the file that $NETNS_LIB names
   shell             an interactive shell in the same place: `ip netns exec h1 …`
+  matrix            run the real programs through pairs of NATs, and compare with the laboratory's expectations
+      --pairs A:B,… pairs of kinds, or `kernel`, `wire`: every pair of those [default: kernel]
+      --runs N      runs of each pair, with fresh programs and NAT state    [default: 3]
+      --jobs N      pairs at a time                                         [default: 2]
+      --json        one object a line: the laboratory's `pair` events
   natcheck          prove with real packets that each NAT kind is what its name says
   kinds             list the NAT kinds
 
-options of demo, run, shell
-  --nat1 KIND, --nat2 KIND   the NAT of each home                           [default: port-restricted]
+options of demo, run, shell, matrix
+  --nat1 KIND, --nat2 KIND   the NAT of each home (not of matrix)           [default: port-restricted]
+  --shared-link              both routers on one link, and no Internet between them
+  --delay MS, --jitter MS    what the line of each `wire:KIND` does to every packet, either way;
+  --loss P, --reorder P      P is a share of 1                              [default: nothing]
+  --seed N                   where the wires' chance comes from             [default: 1]
 
 environment
   CULVERT_BIN       directory of the programs; built there with cargo if absent [default: target/release]
@@ -31,6 +40,7 @@ environment
 
 example
   scripts/netns.sh demo --size 64MiB
+  scripts/netns.sh matrix --pairs port-restricted:symmetric-random,wire:full-cone:open --runs 5
 HELP
 }
 
@@ -73,10 +83,14 @@ require_commands() {
 
 # Sets NETNS_BIN, and builds the programs where they are not there yet.
 find_programs() {
+    local program missing=()
     NETNS_BIN=${CULVERT_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release}
-    if [[ ! -x $NETNS_BIN/peer || ! -x $NETNS_BIN/rendezvous ]]; then
-        [[ -z ${CULVERT_BIN:-} ]] || die "CULVERT_BIN=$CULVERT_BIN holds no peer and rendezvous"
-        (cd "$ROOT" && cargo build --release --locked --bin peer --bin rendezvous) || die "the programs don't build"
+    for program in peer rendezvous nat-sim; do
+        [[ -x $NETNS_BIN/$program ]] || missing+=(--bin "$program")
+    done
+    if ((${#missing[@]} > 0)); then
+        [[ -z ${CULVERT_BIN:-} ]] || die "CULVERT_BIN=$CULVERT_BIN lacks programs: ${missing[*]}"
+        (cd "$ROOT" && cargo build --release --locked "${missing[@]}") || die "the programs don't build"
     fi
     NETNS_BIN=$(cd "$NETNS_BIN" && pwd)
     export NETNS_BIN
@@ -134,11 +148,11 @@ verb_shell() {
 verb_natcheck() {
     local kind failed=0
     "$NETNS_PYTHON" "$NETNS_SCRIPTS/natcheck.py" header
-    for kind in "${NAT_KINDS[@]}"; do
+    while read -r kind; do
         topology_up "$kind" port-restricted
         "$NETNS_PYTHON" "$NETNS_SCRIPTS/natcheck.py" kind "$kind" || failed=1
         topology_down
-    done
+    done < <(all_nat_kinds)
     topology_up port-restricted port-restricted
     "$NETNS_PYTHON" "$NETNS_SCRIPTS/natcheck.py" routes || failed=1
     return "$failed"
@@ -147,14 +161,22 @@ verb_natcheck() {
 # --- the command line ----------------------------------------------------------------------------------------------
 
 parse_options() {
-    NETNS_NAT1=port-restricted NETNS_NAT2=port-restricted NETNS_SIZE=1GiB
+    NETNS_NAT1=port-restricted NETNS_NAT2=port-restricted NETNS_SIZE=1GiB NETNS_WIRE='' NETNS_SEED=1
+    NETNS_SHARED_LINK='' MATRIX=()
     while (($#)); do
         case $1 in
-        --nat1 | --nat2 | --size) (($# > 1)) || usage_error "$1 wants a value" ;;&
+        --json) MATRIX+=("$1") && shift && continue ;;
+        --shared-link) NETNS_SHARED_LINK=yes && shift && continue ;;
+        --) shift && break ;;
+        esac
+        (($# > 1)) || usage_error "$1 is unknown, or wants a value"
+        case $1 in
         --nat1) NETNS_NAT1=$2 ;;
         --nat2) NETNS_NAT2=$2 ;;
         --size) NETNS_SIZE=$2 ;;
-        --) shift && break ;;
+        --seed) NETNS_SEED=$2 ;;
+        --delay | --jitter | --loss | --reorder) NETNS_WIRE+=" $1 $(number "$2")" ;;
+        --pairs | --runs | --jobs) MATRIX+=("$1" "$2") ;;
         *) usage_error "unknown option $1" ;;
         esac
         shift 2
@@ -163,10 +185,16 @@ parse_options() {
     for kind in "$NETNS_NAT1" "$NETNS_NAT2"; do
         nat_kind_exists "$kind" || usage_error "unknown NAT kind $kind (see scripts/netns.sh kinds)"
     done
+    [[ $NETNS_SEED =~ ^[0-9]+$ ]] || usage_error "--seed wants a number"
     NETNS_SIZE=$(numfmt --from=auto --suffix=B "$NETNS_SIZE" 2>/dev/null) || usage_error "--size wants bytes, 64MiB, 1GiB, …"
     NETNS_SIZE=${NETNS_SIZE%B}
     REST=("$@")
-    export NETNS_NAT1 NETNS_NAT2 NETNS_SIZE
+    export NETNS_NAT1 NETNS_NAT2 NETNS_SIZE NETNS_WIRE NETNS_SEED NETNS_SHARED_LINK
+}
+
+number() {
+    [[ $1 =~ ^[0-9]+(\.[0-9]+)?$ ]] || usage_error "$1 is no number"
+    printf '%s' "$1"
 }
 
 main() {
@@ -177,10 +205,11 @@ main() {
     case $verb in
     -h | --help | help) usage ;;
     --inside-sandbox) inside_sandbox "$@" ;;
-    kinds) printf '%s\n' "${NAT_KINDS[@]}" ;;
+    kinds) all_nat_kinds ;;
     natcheck)
         (($# == 0)) || usage_error "natcheck takes no arguments"
         require_commands
+        find_programs
         enter_sandbox natcheck
         ;;
     demo)
@@ -195,6 +224,17 @@ main() {
         require_commands
         find_programs
         enter_sandbox run "${REST[@]}"
+        ;;
+    matrix)
+        parse_options "$@"
+        ((${#REST[@]} == 0)) || usage_error "matrix runs the programs, and no others"
+        require_commands
+        find_programs
+        # Says why, where there is no sandbox; the pairs make their own.
+        choose_sandbox
+        # shellcheck source=scripts/netns/programs.sh
+        source "$ROOT/scripts/netns/programs.sh"
+        exec "$NETNS_PYTHON" "$NETNS_SCRIPTS/matrix.py" "${MATRIX[@]}"
         ;;
     shell)
         parse_options "$@"

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
-# The NAT kinds, as nftables rules for a home's router. `netns.sh natcheck` proves each by real packets.
+# The NAT kinds, as nftables rules for a home's router, or as the laboratory's own model on a wire between veths
+# (`wire:KIND`). `netns.sh natcheck` proves each by real packets.
 
-# What `nat_rules` knows, by the laboratory's names. (A mapping that depends on the address alone can't be had from the
-# kernel, nor can every pair of mapping and filtering: the simulated NATs have those.)
+# What `nat_rules` knows, by the laboratory's names.
 NAT_KINDS=(
     open
     full-cone
@@ -14,12 +14,32 @@ NAT_KINDS=(
     udp-blocked
 )
 
+# What `nat-sim wire` knows besides: what the kernel lacks.
+WIRE_KINDS=(
+    full-cone+leaky
+    address-restricted+leaky
+    symmetric-sequential+leaky
+    symmetric-random+leaky
+    'cgnat(full-cone)'
+    'cgnat(address-restricted)'
+    'cgnat(port-restricted)'
+    'cgnat(port-restricted+leaky)'
+    'cgnat(symmetric-sequential)'
+    'cgnat(symmetric-random)'
+)
+
+# all_nat_kinds: the kernel's, then the wire's.
+all_nat_kinds() {
+    printf '%s\n' "${NAT_KINDS[@]}"
+    printf 'wire:%s\n' "${NAT_KINDS[@]}" "${WIRE_KINDS[@]}"
+}
+
 nat_kind_exists() {
-    local kind
-    for kind in "${NAT_KINDS[@]}"; do
-        [[ $kind != "$1" ]] || return 0
-    done
-    return 1
+    all_nat_kinds | grep -qxF -e "$1"
+}
+
+is_wire() {
+    [[ $1 == wire:* ]]
 }
 
 # nat_rules KIND WAN_ADDRESS: the rules, for `nft -f -`. Every kind forwards from the home to the world and answers back.

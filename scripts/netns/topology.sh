@@ -10,32 +10,52 @@ NETNS_R1_ADDR=198.51.100.2
 NETNS_R2_ADDR=192.0.2.2
 export NETNS_SERVER NETNS_SERVER_2 NETNS_R1_ADDR NETNS_R2_ADDR
 
-# topology_up KIND1 KIND2: everything, from nothing.
+# topology_up KIND1 KIND2: everything, from nothing. With NETNS_SHARED_LINK set, both routers are on one link (and neither
+# home may be `open`).
 topology_up() {
     pub_up
-    home_up 1 198.51.100 "$1"
-    home_up 2 192.0.2 "$2"
+    if [[ -n ${NETNS_SHARED_LINK:-} ]]; then
+        NETNS_R2_ADDR=198.51.100.3
+        shared_link_up
+        home_up 1 198.51.100 2/24 "$1"
+        home_up 2 198.51.100 3/24 "$2"
+    else
+        home_up 1 198.51.100 2/26 "$1"
+        home_up 2 192.0.2 2/26 "$2"
+    fi
     export NETNS_H1_ADDR NETNS_H2_ADDR
+}
+
+# shared_link_up: a bridge, on which pub is the gateway of all.
+shared_link_up() {
+    ip -n pub link add shared type bridge
+    ip -n pub addr add 198.51.100.1/24 dev shared
+    ip -n pub link set shared up
 }
 
 topology_down() {
     local ns
+    stop_programs
     for ns in h1 h2 r1 r2 pub; do
         ip netns del "$ns"
     done
 }
 
-# add_ns NS [routes]: a namespace with loopback, forwarding packets or not.
+# add_ns NS: a namespace with loopback.
 add_ns() {
     ip netns add "$1"
     ip -n "$1" link set lo up
-    [[ ${2:-} != routes ]] || in_ns "$1" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
+}
+
+forward_packets() {
+    in_ns "$1" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
 }
 
 # pub counts what passes between the routers and what the server receives: the demo's proof of a direct path is the
 # kernel's, not the programs'.
 pub_up() {
-    add_ns pub routes
+    add_ns pub
+    forward_packets pub
     ip -n pub addr add "$NETNS_SERVER/32" dev lo
     ip -n pub addr add "$NETNS_SERVER_2/32" dev lo
     in_ns pub nft -f - <<NFT
@@ -61,31 +81,67 @@ pub_counter() {
     in_ns pub nft list counter ip pub "$1" | grep -oP 'bytes \K[0-9]+'
 }
 
-# home_up N NET KIND: router rN and client hN. NET is the home's public /24 without its last octet. An `open` home has no
-# NAT, so its client gets an address of that network instead of a private one.
+# home_up N NET HOST KIND: router rN and client hN. NET is the home's public /24 without its last octet, HOST the router's
+# last octet and prefix. An `open` home has no NAT, so its client gets an address of that network instead of a private one.
 home_up() {
-    local n=$1 net=$2 kind=$3 router=r$1 client=h$1 gateway=192.168.$1.1 address=192.168.$1.2 prefix=24
-    if [[ $kind == open ]]; then
+    local n=$1 net=$2 wan=$2.$3 kind=$4 router=r$1 client=h$1 gateway=192.168.$1.1 address=192.168.$1.2 prefix=24
+    if [[ ${kind#wire:} == open ]]; then
         gateway=$net.65 address=$net.66 prefix=26
     fi
-    add_ns "$router" routes
+    add_ns "$router"
     add_ns "$client"
-    link pub "to-$router" "$net.1/26" "$router" wan "$net.2/26"
-    link "$router" lan "$gateway/$prefix" "$client" eth0 "$address/$prefix"
-    ip -n "$router" route add default via "$net.1"
+    link pub "to-$router" "$router" wan
+    link "$router" lan "$client" eth0
+    if [[ -n ${NETNS_SHARED_LINK:-} ]]; then
+        ip -n pub link set "to-$router" master shared
+    else
+        ip -n pub addr add "$net.1/26" dev "to-$router"
+    fi
+    ip -n "$client" addr add "$address/$prefix" dev eth0
     ip -n "$client" route add default via "$gateway"
-    [[ $kind != open ]] || ip -n pub route add "$net.64/26" via "$net.2"
-    nat_rules "$kind" "$net.2" | in_ns "$router" nft -f -
+    [[ ${kind#wire:} != open ]] || ip -n pub route add "$net.64/26" via "${wan%/*}"
+    if is_wire "$kind"; then
+        wire_up "$n" "$wan" "$net.1" "$gateway/$prefix" "${kind#wire:}"
+    else
+        kernel_up "$n" "$wan" "$net.1" "$gateway/$prefix" "$kind"
+    fi
     declare -g "NETNS_H${n}_ADDR=$address"
 }
 
-# link NS1 IF1 ADDR1 NS2 IF2 ADDR2: a cable.
+# kernel_up N WAN UPSTREAM LAN KIND: the kernel is router rN. Its rules stay in $NETNS_WORK/rN.nft, for who loads them anew.
+kernel_up() {
+    local router=r$1 rules=$NETNS_WORK/r$1.nft
+    ip -n "$router" addr add "$2" dev wan
+    ip -n "$router" addr add "$4" dev lan
+    ip -n "$router" route add default via "$3"
+    forward_packets "$router"
+    { printf 'flush ruleset\n' && nat_rules "$5" "${2%/*}"; } >"$rules"
+    in_ns "$router" nft -f "$rules"
+}
+
+# wire_up N WAN UPSTREAM LAN KIND: a process is router rN, and the kernel there has no address. Its process id is in
+# NETNS_WIRE1_PID or NETNS_WIRE2_PID; SIGHUP is a power cut. NETNS_WIRE says how good its line is.
+wire_up() {
+    local name=wire$1 quality
+    read -ra quality <<<"${NETNS_WIRE:-}"
+    one_packet_at_a_time pub "to-r$1"
+    one_packet_at_a_time "h$1" eth0
+    spawn "$name" "r$1" "$NETNS_BIN/nat-sim" wire router --kind "$5" --lan "lan=$4" --wan "wan=${2%/*},$3" \
+        --seed "$((${NETNS_SEED:-1} * 2 + $1))" "${quality[@]}"
+    await_event "$name" 5 ready >/dev/null
+    declare -gx "NETNS_WIRE${1}_PID=${PROGRAMS[$name]}"
+}
+
+# one_packet_at_a_time NS IF: no bundles of segments for a network card to cut up: the wire takes them as they are.
+one_packet_at_a_time() {
+    ip -n "$1" link set "$2" gso_max_segs 1
+}
+
+# link NS1 IF1 NS2 IF2: a cable.
 link() {
-    ip -n "$1" link add "$2" type veth peer name "$5" netns "$4"
-    ip -n "$1" addr add "$3" dev "$2"
-    ip -n "$4" addr add "$6" dev "$5"
+    ip -n "$1" link add "$2" type veth peer name "$4" netns "$3"
     ip -n "$1" link set "$2" up
-    ip -n "$4" link set "$5" up
+    ip -n "$3" link set "$4" up
 }
 
 topology_picture() {

@@ -1,0 +1,143 @@
+"""Pairs of NATs against the laboratory's expectations, by the real programs. Run by `netns.sh matrix`.
+
+    matrix.py [--pairs A:B,... | kernel | wire] [--runs N] [--jobs N] [--json]
+
+Each pair has a sandbox of its own, in which pair.py runs the programs; what they did is all that counts here. A pair for
+which the laboratory names a remedy that our programs know must go direct in every run, any other must end in a clear
+verdict in every run. Exit code 1 where one does not.
+"""
+
+import argparse
+import itertools
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+
+SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "netns.sh")
+# Remedies that the laboratory knows and our programs don't have yet: a clear verdict until then.
+NOT_YET = {"predict", "birthday"}
+SIMPLE = ["open", "full-cone", "address-restricted", "port-restricted", "symmetric-sequential", "symmetric-random"]
+SETS = {
+    "kernel": [*SIMPLE, "port-restricted+leaky", "udp-blocked"],
+    "wire": [f"wire:{kind}" for kind in [*SIMPLE, "address-restricted+leaky", "port-restricted+leaky",
+                                         "cgnat(port-restricted)", "cgnat(port-restricted+leaky)"]],
+}
+
+
+def pairs_of(text):
+    if text in SETS:
+        return list(itertools.combinations_with_replacement(SETS[text], 2))
+    pairs = [re.fullmatch(r"((?:wire:)?[^:]+):((?:wire:)?[^:]+)", pair) for pair in text.split(",")]
+    if not all(pairs):
+        raise argparse.ArgumentTypeError("write A:B,C:D, or kernel, or wire")
+    return [match.groups() for match in pairs]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(prog="netns.sh matrix")
+    parser.add_argument("--pairs", type=pairs_of, default="kernel")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args()
+
+
+def expectations():
+    """Remedy by pair of kinds, for what lies between the homes here."""
+    program = os.path.join(os.environ["NETNS_BIN"], "nat-sim")
+    between = "shared-link" if shared_link() else "core"
+    said = subprocess.run([program, "wire", "expectations"], capture_output=True, text=True, check=True).stdout
+    rows = [json.loads(line) for line in said.splitlines()]
+    return {frozenset((row["a"], row["b"])): row["remedy"] for row in rows if row["between"] == between}
+
+
+def shared_link():
+    return bool(os.environ.get("NETNS_SHARED_LINK"))
+
+
+def wire_options():
+    return os.environ.get("NETNS_WIRE", "").split()
+
+
+def round_trips(a, b):
+    """Milliseconds that the wires add to the round trip to the server (the slower home's) and between the homes."""
+    options = wire_options()
+    delay = dict(zip(options[::2], options[1::2])).get("--delay", "0")
+    wires = sum(kind.startswith("wire:") for kind in (a, b))
+    return 2 * float(delay) * min(wires, 1), 2 * float(delay) * wires
+
+
+def run_pair(a, b, runs):
+    """What pair.py said of each run, and on stderr."""
+    # The sandbox goes when this process does, however it ends.
+    command = ["setpriv", "--pdeathsig", "KILL", "--", SCRIPT, "run", "--nat1", a, "--nat2", b,
+               "--seed", os.environ["NETNS_SEED"], *wire_options(), *(["--shared-link"] if shared_link() else []),
+               "--", os.environ["NETNS_PYTHON"], os.path.join(os.path.dirname(__file__), "pair.py"), str(runs)]
+    env = {**os.environ, "CULVERT_BIN": os.environ["NETNS_BIN"]}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def quantile(times, share):
+    return sorted(times)[max(0, math.ceil(share * len(times)) - 1)] if times else None
+
+
+def mean(values):
+    return round(sum(values) / len(values), 1) if values else None
+
+
+def row(a, b, runs, remedy):
+    """The pair's event, as CLI.md has it, and whether it is as expected."""
+    results, said = run_pair(a, b, runs)
+    is_direct = remedy not in NOT_YET and remedy != "relay-only"
+    expected = "direct" if is_direct else "verdict"
+    counts = {outcome: [r for r in results if r["outcome"] == outcome] for outcome in ("direct", "verdict", "neither")}
+    times = [r["ms"] for r in counts[expected]]
+    r_ms, d_ms = round_trips(a, b)
+    event = {
+        "event": "pair", "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "a": a, "b": b, "runs": len(results), "direct": len(counts["direct"]), "remedy": remedy,
+        "median_ms": quantile(times, 0.5), "p99_ms": quantile(times, 0.99), "r_ms": r_ms, "d_ms": d_ms,
+        "packets_a": mean([r["packets"][0] for r in results]), "packets_b": mean([r["packets"][1] for r in results]),
+        "expected": expected, "verdicts": len(counts["verdict"]),
+    }
+    agrees = len(results) == runs and len(counts[expected]) == runs
+    return event, agrees, said
+
+
+HEADER = f"{'pair':64} {'remedy':15} {'runs':>4} {'direct':>6} {'verdict':>7} {'median':>8} {'p99':>8}"
+
+
+def line(event, agrees):
+    took = [f"{event[key]} ms" if event[key] is not None else "-" for key in ("median_ms", "p99_ms")]
+    return (f"{event['a'] + ' × ' + event['b']:64} {event['remedy']:15} {event['runs']:4} {event['direct']:6} "
+            f"{event['verdicts']:7} {took[0]:>8} {took[1]:>8}  {'ok' if agrees else 'FAIL: expected ' + event['expected']}")
+
+
+def main():
+    options = arguments()
+    remedies = expectations()
+    if not options.json:
+        print(HEADER, flush=True)
+    failed = 0
+    with ThreadPoolExecutor(max(1, options.jobs)) as pool:
+        def start(pair):
+            key = frozenset(kind.removeprefix("wire:") for kind in pair)
+            return pool.submit(row, *pair, options.runs, remedies[key])
+        for future in [start(pair) for pair in options.pairs]:
+            event, agrees, said = future.result()
+            print(json.dumps(event, ensure_ascii=False) if options.json else line(event, agrees), flush=True)
+            if not agrees:
+                failed += 1
+                print(said, end="", file=sys.stderr, flush=True)
+    if failed:
+        print(f"netns: {failed} pairs are not as the laboratory expects", file=sys.stderr)
+    return 1 if failed else 0
+
+
+sys.exit(main())
