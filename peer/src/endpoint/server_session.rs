@@ -213,7 +213,7 @@ async fn connect(
     let remote = socket.open_remote().ok_or_else(|| Lost::Passing("too many remotes".into()))?;
     let address = Address { socket, address: remote };
     let path = PathId { link: LinkId::MAIN, remote: addr };
-    address.socket.accept_from(remote, path);
+    address.socket.reserve(remote, path);
     address.socket.set_route(remote, Route { primary: Some(path), also: None });
     let connecting = quinn
         .connect_with(config, remote, tls::SERVER_NAME)

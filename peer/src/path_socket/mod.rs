@@ -174,9 +174,19 @@ impl PathSocket {
     /// the one, off the route, that has been silent longest.
     pub fn accept_from(&self, remote: SocketAddr, path: PathId) -> bool {
         let now = Instant::now();
-        if !self.table_mut().accept(remote, path, now) {
-            return false;
-        }
+        let accepted = self.table_mut().accept(remote, path, now);
+        accepted && self.hand_up_held(remote, path, now)
+    }
+
+    /// As [`Self::accept_from`], and keeps the path from every other remote that does not reserve it as well:
+    /// a peer's check that seems to come from the server must not take the server's packets away.
+    pub fn reserve(&self, remote: SocketAddr, path: PathId) -> bool {
+        let now = Instant::now();
+        let accepted = self.table_mut().reserve(remote, path, now);
+        accepted && self.hand_up_held(remote, path, now)
+    }
+
+    fn hand_up_held(&self, remote: SocketAddr, path: PathId, now: Instant) -> bool {
         let released = {
             let mut hold = lock(&self.hold);
             self.drops.add(DropReason::HoldExpired, hold.expire(now));

@@ -45,6 +45,8 @@ struct Remote {
 #[derive(Debug)]
 struct Path {
     accepted: bool,
+    /// No other remote gets it by merely being accepted.
+    reserved: bool,
     counters: Arc<Counters>,
 }
 
@@ -135,6 +137,9 @@ impl Table {
             if owner == remote {
                 return true;
             }
+            if self.is_reserved(owner, path) {
+                return false;
+            }
             self.stop_accepting(owner, path);
         }
         if let Some(displaced) = self.remotes.get(&remote).and_then(Remote::crowded_out) {
@@ -146,6 +151,23 @@ impl Table {
         true
     }
 
+    /// As [`Self::accept`], for good: only who reserves it too takes it away.
+    pub(super) fn reserve(&mut self, remote: SocketAddr, path: PathId, now: Instant) -> bool {
+        if let Some(&(owner, _)) = self.accepted.get(&path) {
+            self.stop_accepting(owner, path);
+        }
+        let accepted = self.accept(remote, path, now);
+        if accepted && let Some(entry) = self.remotes.get_mut(&remote) {
+            entry.path(path, now).reserved = true;
+        }
+        accepted
+    }
+
+    fn is_reserved(&self, owner: SocketAddr, path: PathId) -> bool {
+        let entry = self.remotes.get(&owner).and_then(|remote| remote.paths.get(&path));
+        entry.is_some_and(|path| path.reserved)
+    }
+
     pub(super) fn stop_accepting(&mut self, remote: SocketAddr, path: PathId) {
         if self.accepted.get(&path).is_none_or(|(owner, _)| *owner != remote) {
             return;
@@ -154,6 +176,7 @@ impl Table {
         if let Some(entry) = self.remotes.get_mut(&remote) {
             if let Some(path) = entry.paths.get_mut(&path) {
                 path.accepted = false;
+                path.reserved = false;
             }
             entry.forget_unused();
         }
@@ -211,9 +234,11 @@ impl Table {
 
 impl Remote {
     fn path(&mut self, id: PathId, now: Instant) -> &mut Path {
-        self.paths
-            .entry(id)
-            .or_insert_with(|| Path { accepted: false, counters: Arc::new(Counters::new(now)) })
+        self.paths.entry(id).or_insert_with(|| Path {
+            accepted: false,
+            reserved: false,
+            counters: Arc::new(Counters::new(now)),
+        })
     }
 
     fn on_route(&self, id: PathId) -> bool {

@@ -220,6 +220,21 @@ fn a_path_is_the_last_ones_that_asked() {
     assert_eq!(world.receive(), Some(vec![(other, QUIC.to_vec())]));
 }
 
+#[test]
+fn a_reserved_path_is_taken_only_by_who_reserves_it_too() {
+    let world = World::new();
+    let (peer, later) = (world.socket.open_remote().unwrap(), world.socket.open_remote().unwrap());
+    assert!(world.socket.reserve(world.remote, path(LinkId::MAIN, 1)));
+    assert!(!world.socket.accept_from(peer, path(LinkId::MAIN, 1)));
+    world.main.arrive(address(1), 3, &QUIC);
+    assert_eq!(world.receive(), Some(vec![(world.remote, QUIC.to_vec())]));
+    assert!(world.socket.reserve(later, path(LinkId::MAIN, 1)));
+    world.main.arrive(address(1), 3, &QUIC);
+    assert_eq!(world.receive(), Some(vec![(later, QUIC.to_vec())]));
+    world.socket.close_remote(later);
+    assert!(world.socket.accept_from(peer, path(LinkId::MAIN, 1)), "it is free again");
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_path_too_many_displaces_the_one_that_was_silent_longest() {
     let world = World::new();
