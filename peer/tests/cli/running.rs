@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::origin::Origin;
-use crate::support::{Home, Program, Rendezvous, joined, soon, visitor};
+use crate::support::{Home, Pair, Program, Rendezvous, soon, visitor};
 
 /// An event has exactly these fields, beside its name and its time.
 fn has_fields(event: &Value, fields: &[&str]) {
@@ -75,10 +75,9 @@ async fn events_have_the_documented_fields() {
 #[tokio::test]
 async fn a_signal_ends_both_commands_in_time() {
     for (signal, reason, code) in [("TERM", "terminated", 0), ("INT", "interrupted", 130)] {
-        let (server, origin) = (Rendezvous::start(), Origin::echo().await);
-        let (sharer, connector) = (Home::new(), Home::new());
-        let (share, connect) = joined((&sharer, &connector), &server.url(), &origin.target()).await;
-        for mut program in [connect, share] {
+        let origin = Origin::echo().await;
+        let pair = Pair::of(&[&origin.target()]).await;
+        for mut program in [pair.connect, pair.share] {
             let since = Instant::now();
             program.signal(signal);
             assert_eq!(program.event("stopped").await["reason"], reason);

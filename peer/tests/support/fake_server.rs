@@ -110,6 +110,11 @@ impl FakeSession {
         self.send.write_all(&wire::frame(&message)).await.unwrap();
     }
 
+    /// Bytes that are no message.
+    pub(crate) async fn send_raw(&mut self, bytes: &[u8]) {
+        self.send.write_all(bytes).await.unwrap();
+    }
+
     /// The next message. Pings are answered and passed over.
     pub(crate) async fn next(&mut self) -> ToServer {
         soon("a message", async {

@@ -6,15 +6,18 @@
 pub(crate) mod fake_server;
 pub(crate) mod impostor;
 pub(crate) mod origin;
+pub(crate) mod pair;
 pub(crate) mod program;
 pub(crate) mod server;
 pub(crate) mod visitor;
+pub(crate) mod wire;
 
 use std::future::Future;
 use std::time::Duration;
 
 use proto::key::SecretKey;
 
+pub(crate) use pair::Pair;
 pub(crate) use program::{Home, Program};
 pub(crate) use server::Rendezvous;
 
@@ -34,11 +37,12 @@ pub(crate) fn key() -> SecretKey {
     peer::store::new_key()
 }
 
-/// `peer share TARGET` and `peer connect` of its ticket, both ready.
-pub(crate) async fn joined(homes: (&Home, &Home), url: &str, target: &str) -> (Program, Program) {
-    let mut share = homes.0.share(url, target);
-    let ticket = share.ticket().await;
-    let mut connect = homes.1.connect(&ticket);
-    connect.event("ready").await;
-    (share, connect)
+/// Waits until a condition holds that has no event of its own.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    soon(what, async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
 }

@@ -197,7 +197,7 @@ impl Drop for Program {
         let _ended = self.child.kill();
         let _ended = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.stdout.all(), self.stderr.all());
+            eprintln!("stdout: {:#?}\nstderr: {:#?}", self.stdout.last(), self.stderr.last());
         }
     }
 }
@@ -262,9 +262,10 @@ impl Lines {
         }
     }
 
-    fn all(&mut self) -> &[String] {
+    /// The last of them, for whoever wonders why a test failed.
+    fn last(&mut self) -> &[String] {
         self.drain();
-        &self.seen
+        &self.seen[self.seen.len().saturating_sub(20)..]
     }
 
     /// All of it, at its end.
