@@ -26,6 +26,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     peer: Option<SocketAddr>,
+    is_cut: bool,
     to_peer: Vec<Vec<u8>>,
     to_server: Vec<Vec<u8>>,
 }
@@ -57,6 +58,11 @@ impl Wire {
         state.to_peer.iter().chain(&state.to_server).cloned().collect()
     }
 
+    /// Passes nothing on for as long as it is cut.
+    pub(crate) fn cut(&self, is_cut: bool) {
+        self.inner.state.lock().unwrap().is_cut = is_cut;
+    }
+
     /// Sends to the peer as its server would.
     pub(crate) async fn inject(&self, datagram: &[u8]) {
         let _full = self.inner.front.send_to(datagram, self.peer()).await;
@@ -79,6 +85,9 @@ impl Inner {
             {
                 let mut state = self.state.lock().unwrap();
                 state.peer = Some(from);
+                if state.is_cut {
+                    continue;
+                }
                 state.to_server.push(buffer[..length].to_vec());
             }
             let _full = self.back.send_to(&buffer[..length], self.server).await;
@@ -92,7 +101,7 @@ impl Inner {
             let peer = {
                 let mut state = self.state.lock().unwrap();
                 state.to_peer.push(buffer[..length].to_vec());
-                state.peer
+                state.peer.filter(|_| !state.is_cut)
             };
             if let Some(peer) = peer {
                 let _full = self.front.send_to(&buffer[..length], peer).await;

@@ -1,24 +1,35 @@
 //! Programs that die and come back.
 
+use proto::ticket::Ticket;
+
+use crate::support::fake_server::FakeHttp;
 use crate::support::origin::Origin;
 use crate::support::visitor::{Held, is_served, ready};
+use crate::support::wire::Wire;
 use crate::support::{Home, Pair, Rendezvous};
 
 #[tokio::test]
 async fn visitors_do_not_notice_that_the_server_died_and_newcomers_find_it_again() {
     let (mut server, origin) = (Rendezvous::start(), Origin::echo().await);
     let (sharer, connector, newcomer) = (Home::new(), Home::new(), Home::new());
-    let mut share = sharer.spawn(&["share", &origin.target(), "--server", &server.url()]);
+    let wire = Wire::to(server.udp()).await;
+    let http = FakeHttp::naming(server.peer_id(), &[wire.addr()]).await;
+    let mut share = sharer.spawn(&["share", &origin.target(), "--server", &http.url()]);
     let line = share.line("peer connect culvert1").await;
-    let ticket = line.trim().strip_prefix("peer connect ").unwrap().to_owned();
+    let mut ticket: Ticket = line.trim().strip_prefix("peer connect ").unwrap().parse().unwrap();
+    ticket.server.udp = vec![server.udp()];
+    let ticket = ticket.to_text();
     let mut connect = connector.connect(&ticket);
     let at = ready(&mut connect).await;
     let mut held = Held::open(at).await;
 
+    // The sharer hears nothing of it.
+    wire.cut(true);
     server.kill();
     held.is_served().await;
     is_served(at).await;
     server.start_again();
+    wire.cut(false);
     share.line("Registered again.").await;
     let mut late = newcomer.connect(&ticket);
     is_served(ready(&mut late).await).await;
