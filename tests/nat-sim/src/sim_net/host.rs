@@ -133,10 +133,21 @@ impl SimHost {
         inbox
     }
 
-    /// Closes a socket.
+    /// Whether a socket is open.
+    pub(super) fn has(&self, id: SocketId) -> bool {
+        self.sockets.contains_key(&id)
+    }
+
+    /// Closes every socket.
+    pub(super) fn close_all(&mut self) {
+        self.closing.extend(std::mem::take(&mut self.sockets).into_keys());
+    }
+
+    /// Closes a socket, if it is open.
     pub(super) fn close(&mut self, id: SocketId) {
-        self.sockets.remove(&id);
-        self.closing.push_back(id);
+        if self.sockets.remove(&id).is_some() {
+            self.closing.push_back(id);
+        }
     }
 }
 

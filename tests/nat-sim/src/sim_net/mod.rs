@@ -103,6 +103,15 @@ impl SimWorld {
         self.0.with_state(|state, _| look(&mut state.world))
     }
 
+    /// Kills the processes of a host, as far as its network sees: their UDP sockets are gone, and nobody says
+    /// goodbye. Their tasks live on and get nothing through.
+    ///
+    /// # Panics
+    /// There is no such host.
+    pub fn crash(&self, host: &str) {
+        self.with_world(|world| world.with_node(host, |node, _| node.close_all()));
+    }
+
     /// A hash over all datagrams so far: when, from where, to where, how large.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {

@@ -54,10 +54,13 @@ impl SimLink {
         }
         let who = (self.net.host, self.id);
         self.net.with_state(|state, now| {
+            if !state.world.node(self.net.name()).has(self.id) {
+                return Err(io::ErrorKind::NotConnected.into());
+            }
             self.net.shared.tape.record(now, true, who, to, payload.len());
             state.world.net_mut().send(now, who, to, ttl, payload.to_vec());
-        });
-        Ok(())
+            Ok(())
+        })
     }
 
     fn is_dual_stack(&self) -> bool {

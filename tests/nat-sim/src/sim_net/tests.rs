@@ -157,3 +157,15 @@ async fn a_name_is_that_of_a_host() {
     assert_eq!(resolve("192.0.2.9").await.unwrap(), "192.0.2.9:80".parse().unwrap());
     assert_eq!(resolve("nobody").await.unwrap_err().kind(), io::ErrorKind::NotFound);
 }
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_nothing_leaves_and_the_port_is_free() {
+    let world = SimWorld::start(&plan());
+    let (a, s) = (bind(&world, "a", "[::]:5000"), bind(&world, "s", "[::]:3478"));
+    world.crash("a");
+    assert_eq!(a.send_datagram(server_at(3478), b"late").unwrap_err().kind(), io::ErrorKind::NotConnected);
+    let again = bind(&world, "a", "[::]:5000");
+    drop(a);
+    again.send_datagram(server_at(3478), b"hello").unwrap();
+    assert_eq!(receive(&world, &s).await[0].1, 5);
+}

@@ -1,0 +1,188 @@
+//! A laboratory bench: a world, its server, peers with fixed keys, and what they report with its time.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nat_sim::kind::Kind;
+use nat_sim::net::Traffic;
+use nat_sim::sim_net::{SimNet, SimWorld};
+use nat_sim::world::{Plan, World};
+use peer::endpoint::{EndpointEvent, PathReport, ShareSpec};
+use peer::{Connection, Endpoint, EndpointConfig, Error};
+use proto::doorman::Admission;
+use proto::id::{ShareId, TicketId};
+use proto::key::SecretKey;
+use proto::proof::TicketSecret;
+use proto::ticket::{ServerHint, Ticket};
+use proto::wire::VERSION;
+use proto::wire::peer::{Target, TargetKind};
+use rendezvous::{Server, ServerConfig};
+use tokio::time::timeout;
+
+use crate::service;
+
+pub(crate) const MS: Duration = Duration::from_millis(1);
+pub(crate) const SEC: Duration = Duration::from_secs(1);
+
+/// R and D of all worlds here.
+pub(crate) const R: Duration = Duration::from_millis(100);
+pub(crate) const D: Duration = Duration::from_millis(20);
+
+/// Tokio's timers have this grain; a packet is seen so much later by each host that handles it.
+pub(crate) const GRAIN: Duration = MS;
+
+const SHARE: ShareId = ShareId([1; 8]);
+const TICKET: TicketId = TicketId([2; 8]);
+const SECRET: [u8; 16] = [3; 16];
+
+/// Two homes, `a` and `b`, and the server `s`.
+pub(crate) fn pair(seed: u64, a: Kind, b: Kind) -> Plan {
+    World::plan(seed).home("a", a).home("b", b).server("s").server_rtt(R).direct_rtt(D)
+}
+
+/// A world with a place for its server.
+pub(crate) struct Lab {
+    pub(crate) world: SimWorld,
+    seed: u64,
+}
+
+/// One process of a peer.
+pub(crate) struct Peer {
+    pub(crate) endpoint: Endpoint,
+    net: Arc<SimNet>,
+    paths: Arc<Mutex<Vec<(Duration, PathReport)>>>,
+}
+
+/// Runs a story to its end on a paused clock. Its runtime can't open a real socket.
+pub(crate) fn run<T>(plan: &Plan, seed: u64, story: impl AsyncFnOnce(Lab) -> T) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    // Who reads the log wants virtual times; `RUST_LOG=peer=debug` turns it on.
+    let _ = tracing_subscriber::fmt().with_test_writer().without_time().with_env_filter(filter()).try_init();
+    runtime.block_on(async { story(Lab { world: SimWorld::start(plan), seed }).await })
+}
+
+fn filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into())
+}
+
+/// A key that is the same in each run.
+fn key(number: u8) -> SecretKey {
+    // RFC 8410 §7: what stands before the 32 bytes of an Ed25519 key in PKCS #8 form.
+    const PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    SecretKey::from_pkcs8(&[&PREFIX[..], &[number; 32]].concat()).unwrap()
+}
+
+impl Lab {
+    /// Starts the server, or starts it again.
+    pub(crate) fn server(&self) -> Server {
+        let config = ServerConfig { admin: None, seed: Some(self.seed_for(0)), ..ServerConfig::default() };
+        Server::start(config, &key(0), self.world.net("s")).unwrap()
+    }
+
+    fn seed_for(&self, number: u8) -> [u8; 32] {
+        let mut seed = [number; 32];
+        seed[..8].copy_from_slice(&self.seed.to_le_bytes());
+        seed
+    }
+
+    /// What a ticket says of the server.
+    fn hint(&self) -> ServerHint {
+        let ips = self.world.with_world(|world| world.net().addresses(world.host("s")).to_vec());
+        let first = |v4: bool| ips.iter().find(|ip| ip.is_ipv4() == v4).copied();
+        let udp = [true, false].into_iter().filter_map(first).map(|ip| SocketAddr::new(ip, 3478)).collect();
+        ServerHint { url: "http://s:8080".into(), udp, peer_id: key(0).peer_id() }
+    }
+
+    /// A process of the peer at `host`. `process` tells processes of one identity apart.
+    pub(crate) fn peer(&self, host: &str, process: u8) -> Peer {
+        let identity = 1 + host.as_bytes()[0] % 64;
+        let net = self.world.net(host);
+        let config = EndpointConfig {
+            key: Arc::new(key(identity)),
+            server: self.hint(),
+            bind: "[::]:0".parse().unwrap(),
+            seed: self.seed_for(identity.wrapping_add(process.wrapping_mul(64))),
+        };
+        let endpoint = Endpoint::bind(config, Arc::clone(&net) as _).unwrap();
+        let paths = Arc::default();
+        tokio::spawn(record(self.world.clone(), endpoint.events(), Arc::clone(&paths)));
+        Peer { endpoint, net, paths }
+    }
+
+    /// The ticket of the share at `b`.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket {
+            version: VERSION,
+            id: TICKET,
+            secret: TicketSecret::from_bytes(SECRET),
+            expires: None,
+            share: SHARE,
+            server: self.hint(),
+            relay: None,
+            sharer: key(1 + b'b' % 64).peer_id(),
+        }
+    }
+
+    /// A sharer at `b` that is registered, and a connector at `a` whose session is up.
+    pub(crate) async fn both(&self) -> (Peer, Peer) {
+        let (a, b) = (self.peer("a", 0), self.peer("b", 0));
+        service::start(&b.net);
+        b.share().await.unwrap();
+        a.endpoint.online().await.unwrap();
+        (a, b)
+    }
+
+    /// What a host has sent and received so far.
+    pub(crate) fn traffic(&self, host: &str) -> Traffic {
+        self.world.with_world(|world| world.net().traffic(world.host(host)))
+    }
+}
+
+async fn record(
+    world: SimWorld,
+    mut events: tokio::sync::broadcast::Receiver<EndpointEvent>,
+    paths: Arc<Mutex<Vec<(Duration, PathReport)>>>,
+) {
+    while let Ok(event) = events.recv().await {
+        if let EndpointEvent::Path(report) = event {
+            paths.lock().unwrap().push((world.elapsed(), report));
+        }
+    }
+}
+
+impl Peer {
+    /// Shares the service, and waits until offers come here.
+    pub(crate) async fn share(&self) -> Result<(), Error> {
+        let admission = Admission { secret: TicketSecret::from_bytes(SECRET), expires: None, fresh: true };
+        let spec = ShareSpec {
+            share: SHARE,
+            name: "service".into(),
+            targets: vec![Target { kind: TargetKind::Tcp, port: service::PORT }],
+            tickets: vec![(TICKET, admission)],
+        };
+        let mut events = self.endpoint.events();
+        let visits = self.endpoint.share(spec).await?;
+        service::welcome(Arc::clone(&self.net), visits);
+        self.endpoint.online().await?;
+        registered(&mut events).await;
+        Ok(())
+    }
+
+    /// Connects; a verdict of either kind comes within a minute.
+    pub(crate) async fn connect(&self, ticket: &Ticket) -> Result<Connection, Error> {
+        timeout(60 * SEC, self.endpoint.connect(ticket)).await.expect("no verdict in a minute")
+    }
+
+    /// The paths that carried data so far, with the times at which they began to.
+    pub(crate) fn paths(&self) -> Vec<(Duration, PathReport)> {
+        self.paths.lock().unwrap().clone()
+    }
+}
+
+/// Waits for the share to be registered.
+pub(crate) async fn registered(events: &mut tokio::sync::broadcast::Receiver<EndpointEvent>) {
+    let registered = async { while !matches!(events.recv().await.unwrap(), EndpointEvent::Registered(_)) {} };
+    timeout(60 * SEC, registered).await.expect("not registered in a minute");
+}
