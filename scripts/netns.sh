@@ -22,6 +22,7 @@ verbs
   matrix            run the real programs through pairs of NATs, and compare with the laboratory's expectations
       --pairs A:B,… pairs of kinds, or `kernel`, `wire`: every pair of those [default: kernel]
       --runs N      runs of each pair, with fresh programs and NAT state    [default: 3]
+      --hopeless-runs N   the same for pairs that are to end in a verdict   [default: as --runs]
       --jobs N      pairs at a time                                         [default: 2]
       --json        one object a line: the laboratory's `pair` events
   natcheck          prove with real packets that each NAT kind is what its name says
@@ -29,9 +30,10 @@ verbs
 
 options of demo, run, shell, matrix
   --nat1 KIND, --nat2 KIND   the NAT of each home (not of matrix)           [default: port-restricted]
+  --eat-primes               packets that are sent to die on their way never leave their host
   --shared-link              both routers on one link, and no Internet between them
   --delay MS, --jitter MS    what the line of each `wire:KIND` does to every packet, either way;
-  --loss P, --reorder P      P is a share of 1                              [default: nothing]
+  --loss P, --reorder P      P is 0.05 or 5%                                [default: nothing]
   --seed N                   where the wires' chance comes from             [default: 1]
 
 environment
@@ -162,11 +164,12 @@ verb_natcheck() {
 
 parse_options() {
     NETNS_NAT1=port-restricted NETNS_NAT2=port-restricted NETNS_SIZE=1GiB NETNS_WIRE='' NETNS_SEED=1
-    NETNS_SHARED_LINK='' MATRIX=()
+    NETNS_SHARED_LINK='' NETNS_EAT_PRIMES='' MATRIX=()
     while (($#)); do
         case $1 in
         --json) MATRIX+=("$1") && shift && continue ;;
         --shared-link) NETNS_SHARED_LINK=yes && shift && continue ;;
+        --eat-primes) NETNS_EAT_PRIMES=yes && shift && continue ;;
         --) shift && break ;;
         esac
         (($# > 1)) || usage_error "$1 is unknown, or wants a value"
@@ -176,7 +179,7 @@ parse_options() {
         --size) NETNS_SIZE=$2 ;;
         --seed) NETNS_SEED=$2 ;;
         --delay | --jitter | --loss | --reorder) NETNS_WIRE+=" $1 $(number "$2")" ;;
-        --pairs | --runs | --jobs) MATRIX+=("$1" "$2") ;;
+        --pairs | --runs | --hopeless-runs | --jobs) MATRIX+=("$1" "$2") ;;
         *) usage_error "unknown option $1" ;;
         esac
         shift 2
@@ -189,11 +192,11 @@ parse_options() {
     NETNS_SIZE=$(numfmt --from=auto --suffix=B "$NETNS_SIZE" 2>/dev/null) || usage_error "--size wants bytes, 64MiB, 1GiB, …"
     NETNS_SIZE=${NETNS_SIZE%B}
     REST=("$@")
-    export NETNS_NAT1 NETNS_NAT2 NETNS_SIZE NETNS_WIRE NETNS_SEED NETNS_SHARED_LINK
+    export NETNS_NAT1 NETNS_NAT2 NETNS_SIZE NETNS_WIRE NETNS_SEED NETNS_SHARED_LINK NETNS_EAT_PRIMES
 }
 
 number() {
-    [[ $1 =~ ^[0-9]+(\.[0-9]+)?$ ]] || usage_error "$1 is no number"
+    [[ $1 =~ ^[0-9]+(\.[0-9]+)?%?$ ]] || usage_error "$1 is no number"
     printf '%s' "$1"
 }
 

@@ -32,6 +32,20 @@ netns() {
     "$ROOT/scripts/netns.sh" "$@"
 }
 
+# at_size SMOKE FULL: the one that this run of the tests asks for, by TEST_SIZE=smoke or full.
+at_size() {
+    if [[ ${TEST_SIZE:-smoke} == full ]]; then
+        printf '%s\n' "$2"
+    else
+        printf '%s\n' "$1"
+    fi
+}
+
+# matrix OPTION…: rows of pairs; 77 where there are no namespaces.
+matrix() {
+    netns matrix --jobs "$(at_size 8 4)" "$@"
+}
+
 # find_stun_judges: coturn's client, and a Python (in TEST_PYTHON) that has aioice; scripts/test.sh installs both.
 find_stun_judges() {
     TEST_PYTHON=${TEST_PYTHON:-$ROOT/target/test-venv/bin/python}

@@ -1,10 +1,11 @@
 """Pairs of NATs against the laboratory's expectations, by the real programs. Run by `netns.sh matrix`.
 
-    matrix.py [--pairs A:B,... | kernel | wire] [--runs N] [--jobs N] [--json]
+    matrix.py [--pairs A:B,... | kernel | wire] [--runs N] [--hopeless-runs N] [--jobs N] [--json]
 
 Each pair has a sandbox of its own, in which pair.py runs the programs; what they did is all that counts here. A pair for
 which the laboratory names a remedy that our programs know must go direct in every run, any other must end in a clear
-verdict in every run. Exit code 1 where one does not.
+verdict in every run; only a router that chooses ports at random may once choose the very port that the other side tries
+(some hundred pairs of ports are tried in a run, so one run in some hundreds). Exit code 1 where it is not so.
 """
 
 import argparse
@@ -42,6 +43,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="netns.sh matrix")
     parser.add_argument("--pairs", type=pairs_of, default="kernel")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--hopeless-runs", type=int)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     return parser.parse_args()
@@ -58,6 +60,17 @@ def expectations():
 
 def shared_link():
     return bool(os.environ.get("NETNS_SHARED_LINK"))
+
+
+def eaten_primes():
+    return bool(os.environ.get("NETNS_EAT_PRIMES"))
+
+
+def is_direct(remedy, kinds):
+    """Whether a pair that needs this remedy is to go direct here."""
+    # With one leaky side alone, a later attempt may start in the right order by chance.
+    spoilt = eaten_primes() and remedy == "prime" and all("+leaky" in kind for kind in kinds)
+    return remedy not in NOT_YET and remedy != "relay-only" and not spoilt
 
 
 def wire_options():
@@ -77,6 +90,7 @@ def run_pair(a, b, runs):
     # The sandbox goes when this process does, however it ends.
     command = ["setpriv", "--pdeathsig", "KILL", "--", SCRIPT, "run", "--nat1", a, "--nat2", b,
                "--seed", os.environ["NETNS_SEED"], *wire_options(), *(["--shared-link"] if shared_link() else []),
+               *(["--eat-primes"] if eaten_primes() else []),
                "--", os.environ["NETNS_PYTHON"], os.path.join(os.path.dirname(__file__), "pair.py"), str(runs)]
     env = {**os.environ, "CULVERT_BIN": os.environ["NETNS_BIN"]}
     done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
@@ -91,11 +105,11 @@ def mean(values):
     return round(sum(values) / len(values), 1) if values else None
 
 
-def row(a, b, runs, remedy):
+def row(a, b, options, remedy):
     """The pair's event, as CLI.md has it, and whether it is as expected."""
+    expected = "direct" if is_direct(remedy, (a, b)) else "verdict"
+    runs = options.runs if expected == "direct" else options.hopeless_runs or options.runs
     results, said = run_pair(a, b, runs)
-    is_direct = remedy not in NOT_YET and remedy != "relay-only"
-    expected = "direct" if is_direct else "verdict"
     counts = {outcome: [r for r in results if r["outcome"] == outcome] for outcome in ("direct", "verdict", "neither")}
     times = [r["ms"] for r in counts[expected]]
     r_ms, d_ms = round_trips(a, b)
@@ -106,8 +120,15 @@ def row(a, b, runs, remedy):
         "packets_a": mean([r["packets"][0] for r in results]), "packets_b": mean([r["packets"][1] for r in results]),
         "expected": expected, "verdicts": len(counts["verdict"]),
     }
-    agrees = len(results) == runs and len(counts[expected]) == runs
+    lucky = len(counts["direct"]) if expected == "verdict" and may_be_lucky(a, b, remedy) else 0
+    agrees = len(results) == runs and len(counts[expected]) + min(lucky, 1) == runs
+    if not agrees:
+        said += "".join(f"{a} × {b}: {json.dumps(result)}\n" for result in results)
     return event, agrees, said
+
+
+def may_be_lucky(a, b, remedy):
+    return any("symmetric-random" in kind for kind in (a, b)) and "udp-blocked" not in (a, b) and remedy != "predict"
 
 
 HEADER = f"{'pair':64} {'remedy':15} {'runs':>4} {'direct':>6} {'verdict':>7} {'median':>8} {'p99':>8}"
@@ -128,7 +149,7 @@ def main():
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:
         def start(pair):
             key = frozenset(kind.removeprefix("wire:") for kind in pair)
-            return pool.submit(row, *pair, options.runs, remedies[key])
+            return pool.submit(row, *pair, options, remedies[key])
         for future in [start(pair) for pair in options.pairs]:
             event, agrees, said = future.result()
             print(json.dumps(event, ensure_ascii=False) if options.json else line(event, agrees), flush=True)

@@ -35,7 +35,8 @@ all_nat_kinds() {
 }
 
 nat_kind_exists() {
-    all_nat_kinds | grep -qxF -e "$1"
+    # No pipe: `grep -q` leaves early, and what still writes to it would fail.
+    grep -qxF -e "$1" <<<"$(all_nat_kinds)"
 }
 
 is_wire() {

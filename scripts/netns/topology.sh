@@ -105,6 +105,7 @@ home_up() {
     else
         kernel_up "$n" "$wan" "$net.1" "$gateway/$prefix" "$kind"
     fi
+    [[ -z ${NETNS_EAT_PRIMES:-} ]] || eat_primes "$client"
     declare -g "NETNS_H${n}_ADDR=$address"
 }
 
@@ -126,10 +127,22 @@ wire_up() {
     read -ra quality <<<"${NETNS_WIRE:-}"
     one_packet_at_a_time pub "to-r$1"
     one_packet_at_a_time "h$1" eth0
-    spawn "$name" "r$1" "$NETNS_BIN/nat-sim" wire router --kind "$5" --lan "lan=$4" --wan "wan=${2%/*},$3" \
+    spawn "$name" "r$1" "$NETNS_BIN/nat-sim" wire router --kind "$5" --lan "lan=$4" --wan "wan=$2,$3" \
         --seed "$((${NETNS_SEED:-1} * 2 + $1))" "${quality[@]}"
     await_event "$name" 5 ready >/dev/null
     declare -gx "NETNS_WIRE${1}_PID=${PROGRAMS[$name]}"
+}
+
+# eat_primes NS: what the host sends to die on its way dies at home, before it has opened any router.
+eat_primes() {
+    in_ns "$1" nft -f - <<'NFT'
+table ip primes {
+    chain output {
+        type filter hook output priority 0;
+        ip ttl < 32 drop
+    }
+}
+NFT
 }
 
 # one_packet_at_a_time NS IF: no bundles of segments for a network card to cut up: the wire takes them as they are.
