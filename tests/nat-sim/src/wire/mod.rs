@@ -97,7 +97,9 @@ struct Wire {
     gateway: Gateway,
     lans: Vec<Port>,
     wan: Port,
-    /// The next hop for whatever leaves by the WAN.
+    /// Who is on the WAN's link.
+    nearby: Subnet,
+    /// The next hop to all others there.
     upstream: Ipv4Addr,
     up: Link,
     down: Link,
@@ -119,9 +121,10 @@ impl Wire {
         let link = |stream| Link::new(options.quality(), Dice::new(*seed, stream));
         let subnets = lans.iter().map(|lan| lan.subnet).collect();
         Ok(Self {
-            gateway: Gateway::new(*kind, subnets, wan.address, *seed),
+            gateway: Gateway::new(*kind, subnets, wan.subnet.address, *seed),
             lans: lans.iter().map(open).collect::<io::Result<_>>()?,
-            wan: Port::open(&wan.interface, wan.address)?,
+            wan: Port::open(&wan.interface, wan.subnet.address)?,
+            nearby: wan.subnet,
             upstream: wan.upstream,
             up: link(STREAMS.0),
             down: link(STREAMS.1),
@@ -204,7 +207,8 @@ impl Wire {
     }
 
     fn send(&mut self, side: Side, packet: Packet) -> io::Result<()> {
-        let next_hop = if side == Side::Wan { self.upstream } else { packet.dst_address() };
+        let dst = packet.dst_address();
+        let next_hop = if side == Side::Wan && !self.nearby.contains(dst) { self.upstream } else { dst };
         let port = self.port(side);
         match port.neighbours.send(next_hop, packet) {
             Some(frame) => port.send(&frame),

@@ -28,8 +28,8 @@ pub struct Options {
     #[arg(long, value_name = "IF=ADDR/BITS", required = true)]
     pub lan: Vec<LanPort>,
     /// The interface to the world, the router's address there, and its own gateway:
-    /// `wan=198.51.100.2,198.51.100.1`.
-    #[arg(long, value_name = "IF=ADDR,GATEWAY")]
+    /// `wan=198.51.100.2/26,198.51.100.1`.
+    #[arg(long, value_name = "IF=ADDR/BITS,GATEWAY")]
     pub wan: WanPort,
     /// The least time that a packet takes, in milliseconds; each direction has it.
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
@@ -37,7 +37,7 @@ pub struct Options {
     /// The most that is added to it.
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds)]
     pub jitter: Duration,
-    /// The share of packets that are lost, 0 to 1.
+    /// The share of packets that are lost: `0.05` or `5%`.
     #[arg(long, value_name = "P", default_value_t = 0.0, value_parser = probability)]
     pub loss: f64,
     /// The share that is overtaken by those 10 ms behind.
@@ -71,38 +71,42 @@ pub struct LanPort {
 pub struct WanPort {
     /// Its name.
     pub interface: String,
-    /// The router's public address.
-    pub address: Ipv4Addr,
-    /// The next hop.
+    /// The router's public address, and who is on the same link.
+    pub subnet: Subnet,
+    /// The next hop to all others.
     pub upstream: Ipv4Addr,
 }
 
 impl FromStr for LanPort {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let read = || {
-            let (interface, rest) = text.split_once('=')?;
-            let (address, prefix) = rest.split_once('/')?;
-            let subnet = Subnet { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
-            (subnet.prefix <= 32).then(|| Self { interface: interface.to_owned(), subnet })
+            let (interface, address) = text.split_once('=')?;
+            Some(Self { interface: interface.to_owned(), subnet: subnet(address)? })
         };
-        read().ok_or_else(|| "write it as lan=192.168.1.1/24".to_owned())
+        read().ok_or("write it as lan=192.168.1.1/24")
     }
 }
 
 impl FromStr for WanPort {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
         let read = || {
             let (interface, rest) = text.split_once('=')?;
             let (address, upstream) = rest.split_once(',')?;
-            let (address, upstream) = (address.parse().ok()?, upstream.parse().ok()?);
-            Some(Self { interface: interface.to_owned(), address, upstream })
+            let upstream = upstream.parse().ok()?;
+            Some(Self { interface: interface.to_owned(), subnet: subnet(address)?, upstream })
         };
-        read().ok_or_else(|| "write it as wan=198.51.100.2,198.51.100.1".to_owned())
+        read().ok_or("write it as wan=198.51.100.2/26,198.51.100.1")
     }
+}
+
+fn subnet(text: &str) -> Option<Subnet> {
+    let (address, prefix) = text.split_once('/')?;
+    let subnet = Subnet { address: address.parse().ok()?, prefix: prefix.parse().ok()? };
+    (subnet.prefix <= 32).then_some(subnet)
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
@@ -111,8 +115,11 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
 }
 
 fn probability(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
-    number.ok_or_else(|| "write a share of 1, as 0.05".to_owned())
+    let number = match text.strip_suffix('%') {
+        Some(percent) => percent.parse().ok().map(|percent: f64| percent / 100.0),
+        None => text.parse().ok(),
+    };
+    number.filter(|p| (0.0..=1.0).contains(p)).ok_or_else(|| "write a share: 0.05, or 5%".to_owned())
 }
 
 #[cfg(test)]
@@ -124,17 +131,23 @@ mod tests {
         let lan: LanPort = "lan=192.168.1.1/24".parse().unwrap();
         assert!(lan.interface == "lan" && lan.subnet.contains(Ipv4Addr::new(192, 168, 1, 2)));
         assert!(!lan.subnet.contains(Ipv4Addr::new(192, 168, 2, 2)));
-        let wan: WanPort = "wan=198.51.100.2,198.51.100.1".parse().unwrap();
-        assert_eq!((wan.address.octets()[3], wan.upstream.octets()[3]), (2, 1));
+        let wan: WanPort = "wan=198.51.100.2/26,198.51.100.1".parse().unwrap();
+        assert_eq!((wan.subnet.address.octets()[3], wan.upstream.octets()[3]), (2, 1));
         for wrong in ["", "lan", "lan=1.2.3.4", "lan=1.2.3.4/33", "lan=1.2.3/24"] {
             assert!(wrong.parse::<LanPort>().is_err(), "{wrong}");
         }
-        assert!("wan=1.2.3.4".parse::<WanPort>().is_err());
+        assert!("wan=1.2.3.4/8".parse::<WanPort>().is_err());
     }
 
     #[test]
     fn shares_and_times_have_limits() {
         assert_eq!((probability("0.05"), milliseconds("2.5")), (Ok(0.05), Ok(Duration::from_micros(2_500))));
-        assert!(probability("5").is_err() && probability("x").is_err() && milliseconds("-1").is_err());
+        assert_eq!(probability("5%"), Ok(0.05));
+        assert!(
+            probability("5").is_err()
+                && probability("101%").is_err()
+                && probability("x").is_err()
+                && milliseconds("-1").is_err()
+        );
     }
 }
