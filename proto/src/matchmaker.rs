@@ -106,6 +106,8 @@ struct Session {
     offers_to: Bucket,
     messages: Bucket,
     silent_at: Instant,
+    /// Under which time it stands in [`Matchmaker::silences`].
+    listed_at: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -124,7 +126,7 @@ pub struct Matchmaker {
     /// Who shares what, the newest registration last.
     shares: BTreeMap<(PeerId, ShareId), Vec<SessionKey>>,
     exchanges: BTreeMap<Nonce, Exchange>,
-    /// When each session falls silent, at the earliest: refreshed lazily.
+    /// When each session falls silent, at the earliest: refreshed lazily, one entry a session.
     silences: BTreeSet<(Instant, SessionKey)>,
     actions: VecDeque<MatchmakerAction>,
     stats: MatchmakerStats,
@@ -167,6 +169,7 @@ impl Matchmaker {
                 offers_to: Bucket::full(offers_to.burst, offers_to.refill, now),
                 messages: Bucket::full(messages.burst, messages.refill, now),
                 silent_at,
+                listed_at: silent_at,
             },
         );
     }
@@ -259,11 +262,12 @@ impl Matchmaker {
                 break;
             }
             self.silences.pop_first();
-            let Some(session) = self.sessions.get(&key) else { continue };
+            let Some(session) = self.sessions.get_mut(&key) else { continue };
             if session.silent_at <= now {
                 self.cut(key, close::SILENT);
             } else {
-                self.silences.insert((session.silent_at, key));
+                session.listed_at = session.silent_at;
+                self.silences.insert((session.listed_at, key));
             }
         }
     }
@@ -419,6 +423,9 @@ impl Matchmaker {
     }
 
     fn cut(&mut self, key: SessionKey, code: u32) {
+        if !self.sessions.contains_key(&key) {
+            return;
+        }
         self.stats.sessions_closed += 1;
         self.actions.push_back(MatchmakerAction::Close(key, code));
         self.remove(key);
@@ -426,7 +433,7 @@ impl Matchmaker {
 
     fn remove(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
-        self.silences.remove(&(session.silent_at, key));
+        self.silences.remove(&(session.listed_at, key));
         if let Some(instance) = session.instance
             && self.instances.get(&(session.peer, instance)) == Some(&key)
         {

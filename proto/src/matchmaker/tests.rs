@@ -250,3 +250,27 @@ fn exchanges_are_bounded_and_all_state_goes_with_its_session() {
     rig.machine.handle_timeout(rig.now + Duration::from_secs(100));
     assert_eq!(rig.machine.poll_timeout(), None);
 }
+
+#[test]
+fn sessions_that_come_and_go_leave_no_deadlines_behind() {
+    let mut rig = Rig::new(MatchmakerConfig::default());
+    for key in 0..100 {
+        rig.join(key, CONNECTOR, 2);
+        rig.now += Duration::from_millis(10);
+        rig.say(key, ToServer::Ping(1));
+        rig.machine.handle_timeout(rig.now);
+        rig.machine.handle_disconnected(key);
+    }
+    assert_eq!(rig.machine.poll_timeout(), None);
+    assert!(rig.machine.silences.is_empty());
+}
+
+#[test]
+fn what_comes_late_from_a_closed_session_is_not_counted_against_it_again() {
+    let mut rig = Rig::pair();
+    rig.machine.handle_malformed(2);
+    assert_eq!(rig.heard(), [MatchmakerAction::Close(2, close::PROTOCOL)]);
+    rig.machine.handle_malformed(2);
+    assert_eq!(rig.heard(), []);
+    assert_eq!(rig.machine.stats().sessions_closed, 1);
+}
