@@ -98,6 +98,10 @@ find_programs() {
     export NETNS_BIN
 }
 
+# A parent that died before `setpriv` asked to be told of it is noticed here: $0 is its process id.
+# shellcheck disable=SC2016
+readonly UNLESS_ORPHANED='[[ $PPID == "$0" ]] && exec "$@"'
+
 # Runs this script again inside the sandbox and ends with its exit code. The kernel kills `unshare` when this process
 # dies, `unshare` takes the sandbox's first process with it, and that one all others.
 enter_sandbox() {
@@ -106,7 +110,7 @@ enter_sandbox() {
     local command=(unshare "${SANDBOX_FLAGS[@]}" -- "$ROOT/scripts/netns.sh" --inside-sandbox "$@")
     # A person's shell wants the terminal: `unshare` takes this process's place.
     [[ $1 != shell ]] || exec "${command[@]}"
-    setpriv --pdeathsig KILL -- "${command[@]}" <&0 &
+    setpriv --pdeathsig KILL -- bash -c "$UNLESS_ORPHANED" $$ "${command[@]}" <&0 &
     sandbox=$!
     trap 'kill -KILL "$sandbox" 2>/dev/null || true' EXIT
     trap 'exit 130' INT
@@ -125,6 +129,8 @@ inside_sandbox() {
     source "$ROOT/scripts/netns/programs.sh"
     # shellcheck source=scripts/netns/topology.sh
     source "$ROOT/scripts/netns/topology.sh"
+    # shellcheck source=scripts/netns/homes.sh
+    source "$ROOT/scripts/netns/homes.sh"
     # shellcheck source=scripts/netns/demo.sh
     source "$ROOT/scripts/netns/demo.sh"
     trap stop_programs EXIT
@@ -154,7 +160,7 @@ verb_natcheck() {
         topology_up "$kind" port-restricted
         "$NETNS_PYTHON" "$NETNS_SCRIPTS/natcheck.py" kind "$kind" || failed=1
         topology_down
-    done < <(all_nat_kinds)
+    done < <(nat_kinds)
     topology_up port-restricted port-restricted
     "$NETNS_PYTHON" "$NETNS_SCRIPTS/natcheck.py" routes || failed=1
     return "$failed"
@@ -188,6 +194,9 @@ parse_options() {
     for kind in "$NETNS_NAT1" "$NETNS_NAT2"; do
         nat_kind_exists "$kind" || usage_error "unknown NAT kind $kind (see scripts/netns.sh kinds)"
     done
+    if shares_a_router "$NETNS_NAT1" || shares_a_router "$NETNS_NAT2"; then
+        [[ $NETNS_NAT1 == "$NETNS_NAT2" ]] || usage_error "two clients of one router have it in common: $NETNS_NAT1, $NETNS_NAT2"
+    fi
     [[ $NETNS_SEED =~ ^[0-9]+$ ]] || usage_error "--seed wants a number"
     NETNS_SIZE=$(numfmt --from=auto --suffix=B "$NETNS_SIZE" 2>/dev/null) || usage_error "--size wants bytes, 64MiB, 1GiB, …"
     NETNS_SIZE=${NETNS_SIZE%B}
@@ -217,6 +226,8 @@ main() {
         ;;
     demo)
         parse_options "$@"
+        [[ $NETNS_NAT1$NETNS_NAT2 != *same-* && $NETNS_NAT1$NETNS_NAT2 != *ipv6* ]] ||
+            usage_error "demo is about two homes with IPv4; matrix has the others"
         require_commands curl openssl
         find_programs
         enter_sandbox demo

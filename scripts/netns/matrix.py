@@ -23,16 +23,25 @@ SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 # Remedies that the laboratory knows and our programs don't have yet: a clear verdict until then.
 NOT_YET = {"predict", "birthday"}
 SIMPLE = ["open", "full-cone", "address-restricted", "port-restricted", "symmetric-sequential", "symmetric-random"]
+
+
+def every_pair(kinds):
+    return list(itertools.combinations_with_replacement(kinds, 2))
+
+
 SETS = {
-    "kernel": [*SIMPLE, "port-restricted+leaky", "udp-blocked"],
-    "wire": [f"wire:{kind}" for kind in [*SIMPLE, "address-restricted+leaky", "port-restricted+leaky",
-                                         "cgnat(port-restricted)", "cgnat(port-restricted+leaky)"]],
+    "kernel": [*every_pair([*SIMPLE, "port-restricted+leaky", "udp-blocked"]),
+               ("same-lan", "same-lan"), ("same-nat", "same-nat"),
+               ("ipv6-firewall", "ipv6-firewall"), ("ipv6-firewall", "open")],
+    "wire": [*every_pair([f"wire:{kind}" for kind in [*SIMPLE, "address-restricted+leaky", "port-restricted+leaky",
+                                                      "cgnat(port-restricted)", "cgnat(port-restricted+leaky)"]]),
+             ("wire:same-nat", "wire:same-nat"), ("wire:same-nat+hairpin", "wire:same-nat+hairpin")],
 }
 
 
 def pairs_of(text):
     if text in SETS:
-        return list(itertools.combinations_with_replacement(SETS[text], 2))
+        return SETS[text]
     pairs = [re.fullmatch(r"((?:wire:)?[^:]+):((?:wire:)?[^:]+)", pair) for pair in text.split(",")]
     if not all(pairs):
         raise argparse.ArgumentTypeError("write A:B,C:D, or kernel, or wire")
@@ -87,8 +96,9 @@ def round_trips(a, b):
 
 def run_pair(a, b, runs):
     """What pair.py said of each run, and on stderr."""
-    # The sandbox goes when this process does, however it ends.
-    command = ["setpriv", "--pdeathsig", "KILL", "--", SCRIPT, "run", "--nat1", a, "--nat2", b,
+    # The sandbox goes when this process does, however and whenever it ends.
+    command = ["setpriv", "--pdeathsig", "KILL", "--", "bash", "-c", '[[ $PPID == "$0" ]] && exec "$@"',
+               str(os.getpid()), SCRIPT, "run", "--nat1", a, "--nat2", b,
                "--seed", os.environ["NETNS_SEED"], *wire_options(), *(["--shared-link"] if shared_link() else []),
                *(["--eat-primes"] if eaten_primes() else []),
                "--", os.environ["NETNS_PYTHON"], os.path.join(os.path.dirname(__file__), "pair.py"), str(runs)]

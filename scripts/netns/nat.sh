@@ -14,6 +14,9 @@ NAT_KINDS=(
     udp-blocked
 )
 
+# Both clients behind one router: on one LAN, or on two that the router joins.
+ONE_HOME_KINDS=(same-lan same-nat)
+
 # What `nat-sim wire` knows besides: what the kernel lacks.
 WIRE_KINDS=(
     full-cone+leaky
@@ -30,6 +33,12 @@ WIRE_KINDS=(
 
 # all_nat_kinds: the kernel's, then the wire's.
 all_nat_kinds() {
+    printf '%s\n' "${NAT_KINDS[@]}" "${ONE_HOME_KINDS[@]}" ipv6-firewall
+    printf 'wire:%s\n' "${NAT_KINDS[@]}" "${WIRE_KINDS[@]}" same-nat same-nat+hairpin
+}
+
+# nat_kinds: those of them of which natcheck can say what they are: IPv4, and one home behind one router.
+nat_kinds() {
     printf '%s\n' "${NAT_KINDS[@]}"
     printf 'wire:%s\n' "${NAT_KINDS[@]}" "${WIRE_KINDS[@]}"
 }
@@ -37,6 +46,11 @@ all_nat_kinds() {
 nat_kind_exists() {
     # No pipe: `grep -q` leaves early, and what still writes to it would fail.
     grep -qxF -e "$1" <<<"$(all_nat_kinds)"
+}
+
+# shares_a_router KIND: whether both clients are behind one router.
+shares_a_router() {
+    [[ ${1#wire:} == same-* ]]
 }
 
 is_wire() {
@@ -59,6 +73,8 @@ nat_rules() {
     full-cone) cone_table "accept" ;;
     address-restricted) cone_table "ip saddr . udp dport . ip daddr @contacted accept" ;;
     udp-blocked) nat_table "masquerade" drop "meta l4proto udp drop" ;;
+    same-lan | same-nat) nat_table "masquerade" drop 'iifname "lan*" oifname "lan*" accept' ;;
+    ipv6-firewall) ipv6_firewall ;;
     esac
 }
 
@@ -90,7 +106,7 @@ table ip home {
         type filter hook forward priority 0; policy drop;
         ${3:-}
         ct state established,related accept
-        iifname "lan" oifname "wan" accept
+        iifname "lan*" oifname "wan" accept
     }
     chain input {
         type filter hook input priority 0;
@@ -130,6 +146,27 @@ table ip home {
     chain input {
         type filter hook input priority 0;
         iifname "wan" ct state new drop
+    }
+}
+NFT
+}
+
+# A stateful firewall, and no IPv4 at all.
+ipv6_firewall() {
+    cat <<'NFT'
+table ip6 home {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname "lan" oifname "wan" accept
+    }
+}
+table ip home {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+    }
+    chain input {
+        type filter hook input priority 0; policy drop;
     }
 }
 NFT

@@ -11,10 +11,12 @@ NETNS_R2_ADDR=192.0.2.2
 export NETNS_SERVER NETNS_SERVER_2 NETNS_R1_ADDR NETNS_R2_ADDR
 
 # topology_up KIND1 KIND2: everything, from nothing. With NETNS_SHARED_LINK set, both routers are on one link (and neither
-# home may be `open`).
+# home may be `open`). The kinds `same-…` are one home with both clients, and go with themselves only.
 topology_up() {
     pub_up
-    if [[ -n ${NETNS_SHARED_LINK:-} ]]; then
+    if shares_a_router "$1"; then
+        both_homes_up "$1"
+    elif [[ -n ${NETNS_SHARED_LINK:-} ]]; then
         NETNS_R2_ADDR=198.51.100.3
         shared_link_up
         home_up 1 198.51.100 2/24 "$1"
@@ -22,6 +24,10 @@ topology_up() {
     else
         home_up 1 198.51.100 2/26 "$1"
         home_up 2 192.0.2 2/26 "$2"
+    fi
+    if [[ $1$2 == *ipv6-firewall* ]]; then
+        NETNS_SERVER=2001:db8::1
+        ipv6_up "$1" "$2"
     fi
     export NETNS_H1_ADDR NETNS_H2_ADDR
 }
@@ -37,7 +43,7 @@ topology_down() {
     local ns
     stop_programs
     for ns in h1 h2 r1 r2 pub; do
-        ip netns del "$ns"
+        [[ ! -e /run/netns/$ns ]] || ip netns del "$ns"
     done
 }
 
@@ -59,7 +65,7 @@ pub_up() {
     ip -n pub addr add "$NETNS_SERVER/32" dev lo
     ip -n pub addr add "$NETNS_SERVER_2/32" dev lo
     in_ns pub nft -f - <<NFT
-table ip pub {
+table inet pub {
     counter between_homes { }
     counter to_server { }
     chain forward {
@@ -78,7 +84,7 @@ NFT
 
 # pub_counter NAME: its bytes.
 pub_counter() {
-    in_ns pub nft list counter ip pub "$1" | grep -oP 'bytes \K[0-9]+'
+    in_ns pub nft list counter inet pub "$1" | grep -oP 'bytes \K[0-9]+'
 }
 
 # home_up N NET HOST KIND: router rN and client hN. NET is the home's public /24 without its last octet, HOST the router's
@@ -120,15 +126,15 @@ kernel_up() {
     in_ns "$router" nft -f "$rules"
 }
 
-# wire_up N WAN UPSTREAM LAN KIND: a process is router rN, and the kernel there has no address. Its process id is in
-# NETNS_WIRE1_PID or NETNS_WIRE2_PID; SIGHUP is a power cut. NETNS_WIRE says how good its line is.
+# wire_up N WAN UPSTREAM LAN KIND [OPTION…]: a process is router rN, and the kernel there has no address. Its process id is
+# in NETNS_WIRE1_PID or NETNS_WIRE2_PID; SIGHUP is a power cut. NETNS_WIRE says how good its line is.
 wire_up() {
     local name=wire$1 quality
     read -ra quality <<<"${NETNS_WIRE:-}"
     one_packet_at_a_time pub "to-r$1"
     one_packet_at_a_time "h$1" eth0
     spawn "$name" "r$1" "$NETNS_BIN/nat-sim" wire router --kind "$5" --lan "lan=$4" --wan "wan=$2,$3" \
-        --seed "$((${NETNS_SEED:-1} * 2 + $1))" "${quality[@]}"
+        --seed "$((${NETNS_SEED:-1} * 2 + $1))" "${quality[@]}" "${@:6}"
     await_event "$name" 5 ready >/dev/null
     declare -gx "NETNS_WIRE${1}_PID=${PROGRAMS[$name]}"
 }

@@ -14,6 +14,7 @@ model_pairs() {
         "wire:cgnat(port-restricted):port-restricted"
         "wire:cgnat($leaky):wire:cgnat($leaky)"
         "wire:symmetric-sequential:wire:port-restricted"
+        "wire:same-nat+hairpin:wire:same-nat+hairpin"
     )
     (IFS=, && printf '%s\n' "${pairs[*]}")
 }
