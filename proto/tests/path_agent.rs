@@ -1,4 +1,9 @@
 //! Two agents on a wire in a plain loop: no clock, no sockets.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the one clock that tests may read: machines see differences to it"
+)]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,7 +11,10 @@ use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
-use proto::path::{CheckTransmit, LinkId, PathAgent, PathConfig, PathEvent, PathId, PathKind, Reason, Route, Traffic};
+use proto::path::{
+    CheckTransmit, LinkId, Outlook, PathAgent, PathConfig, PathEvent, PathId, PathKind, Reason, Route,
+    Traffic,
+};
 use proto::proof::{CheckKeys, Exchange, TicketSecret};
 use proto::stun::{self, Role};
 use proto::wire::signal::{Nonce, Username};
@@ -25,15 +33,67 @@ fn two_open_hosts_meet_in_one_round_trip_after_the_prime() {
 }
 
 #[test]
-fn a_prime_leaves_before_any_full_check() {
+fn the_sharer_primes_up_the_ladder_and_waits_while_the_connector_who_is_told_last_does_not() {
     let mut wire = Wire::new(40);
+    wire.deaf = true;
     wire.introduce();
-    wire.run_until(|wire| wire.joined(), 5_000);
+    wire.run_for(100);
+    let first =
+        |side| wire.log.iter().filter(move |sent| sent.side == side).map(|sent| (sent.at_ms, sent.ttl));
+    assert_eq!(first(1).take(3).collect::<Vec<_>>(), [(0, Some(2)), (5, Some(3)), (60, None)]);
+    assert_eq!(first(0).take(2).collect::<Vec<_>>(), [(0, None), (20, None)]);
+}
+
+#[test]
+fn whoever_is_told_of_a_new_address_checks_it_at_once_and_from_a_new_link_primes() {
     for side in 0..2 {
-        let first = wire.log.iter().find(|sent| sent.side == side).unwrap();
-        assert_eq!(first.ttl, Some(2));
-        assert!(wire.log.iter().filter(|sent| sent.side == side).skip(1).all(|sent| sent.ttl.is_none()));
+        let mut wire = Wire::new(40);
+        wire.deaf = true;
+        wire.introduce();
+        wire.run_for(200);
+        let now = wire.now;
+        let told: SocketAddr = "192.0.2.77:7".parse().unwrap();
+        wire.sides[side].agent.add_candidate(Candidate::new(CandidateKind::Reflexive, told), now);
+        wire.sides[side].agent.add_link(LinkId(1), PathKind::Direct, now);
+        let from = wire.log.len();
+        wire.run_for(30);
+        let by = |to: &dyn Fn(&Sent) -> bool| {
+            wire.log[from..].iter().filter(|sent| to(sent)).map(|sent| sent.ttl).next()
+        };
+        assert_eq!(by(&|sent| sent.to == told && sent.link == 0), Some(None));
+        assert!(matches!(by(&|sent| sent.link == 1), Some(Some(2))));
     }
+}
+
+#[test]
+fn later_attempts_climb_one_rung_higher_and_leave_failed_ports_silent() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    wire.run_for(1_100);
+    let from = wire.log.len();
+    let now = wire.now;
+    wire.sides[1].agent.add_link(LinkId(1), PathKind::Direct, now);
+    wire.run_for(1_500);
+    assert!(wire.log[from..].iter().all(|sent| sent.side == 1 && sent.link == 1));
+    let ttls: Vec<_> = wire.log[from..].iter().filter_map(|sent| sent.ttl).collect();
+    assert_eq!(ttls, [2, 3, 4]);
+}
+
+#[test]
+fn four_attempts_without_a_path_are_a_verdict_and_then_half_a_minute_of_silence() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    wire.run_for(500);
+    assert_eq!(wire.sides[0].agent.outlook(), Outlook::Trying);
+    wire.run_for(9_000);
+    assert!(wire.sides.iter().all(|side| side.agent.outlook() == Outlook::Unreached));
+    let sent = wire.log.len();
+    wire.run_for(29_000);
+    assert_eq!(wire.log.len(), sent);
+    wire.run_for(10_000);
+    assert!(wire.log.len() > sent);
 }
 
 #[test]
@@ -77,7 +137,9 @@ fn an_attempt_that_failed_asks_for_another_port() {
     let mut wire = Wire::new(40);
     wire.deaf = true;
     wire.introduce();
-    wire.run_for(4_000);
+    wire.run_for(900);
+    assert_eq!(wire.sides.iter().map(|side| side.fresh_links).sum::<u32>(), 0);
+    wire.run_for(200);
     assert_eq!(wire.sides.iter().map(|side| side.fresh_links).sum::<u32>(), 2);
 }
 
@@ -120,7 +182,7 @@ fn more_addresses_than_the_limit_are_ignored() {
     }
     wire.run_for(10_000);
     let targets: std::collections::BTreeSet<_> = wire.log.iter().map(|sent| sent.to).collect();
-    assert_eq!(targets.len(), PathConfig::default().max_remotes);
+    assert_eq!(targets.len(), PathConfig::default().max_claimed);
 }
 
 #[test]
@@ -239,6 +301,7 @@ fn keys() -> CheckKeys {
 struct Sent {
     at_ms: u64,
     side: usize,
+    link: u16,
     to: SocketAddr,
     ttl: Option<u8>,
     size: usize,
@@ -378,7 +441,14 @@ impl Wire {
     fn fly(&mut self, index: usize, transmit: CheckTransmit) {
         let CheckTransmit { path, ttl, payload } = transmit;
         let at_ms = self.elapsed_ms();
-        self.log.push(Sent { at_ms, side: index, to: path.remote, ttl, size: payload.len() });
+        self.log.push(Sent {
+            at_ms,
+            side: index,
+            link: path.link.0,
+            to: path.remote,
+            ttl,
+            size: payload.len(),
+        });
         self.sequence += 1;
         let lost = self.loss.is_some_and(|seed| {
             (seed * 7919 + self.sequence).wrapping_mul(6_364_136_223_846_793_005) >> 33 & 0x3ff < 102
@@ -399,8 +469,12 @@ impl Wire {
     fn last_special(&self, index: usize, path: &PathId) -> bool {
         index == 1
             && path.remote == CONNECTOR.parse().unwrap()
-            && self.log.iter().rev().skip(1).find(|sent| sent.side == 0).is_some_and(|sent| {
-                self.delays.contains_key(&sent.to)
-            })
+            && self
+                .log
+                .iter()
+                .rev()
+                .skip(1)
+                .find(|sent| sent.side == 0)
+                .is_some_and(|sent| self.delays.contains_key(&sent.to))
     }
 }

@@ -55,9 +55,21 @@ pub struct Route {
 }
 
 mod agent;
+mod attempt;
+mod config;
+mod lifetime;
+mod liveness;
+mod mapping;
 mod pair;
+mod report;
+mod signals;
 
-pub use agent::{PathAgent, PathConfig, PathEvent, PathStats, Reason, Traffic};
+pub use agent::PathAgent;
+pub use config::PathConfig;
+pub use lifetime::{Lifetime, LifetimeAction};
+pub use mapping::MappingQuery;
+pub use report::{Outlook, PathEvent, PathStats, Reason, Traffic};
+pub use signals::Signals;
 
 /// A datagram of the agent's own, to send as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]

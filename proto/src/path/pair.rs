@@ -3,41 +3,58 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::lifetime::rest;
 use super::{PathConfig, PathKind};
 use crate::candidate::CandidateKind;
+use crate::machine::earliest;
 use crate::stun::Transaction;
 
 /// How many unanswered checks are remembered: an answer later than that many is of no use.
 const MAX_IN_FLIGHT: usize = 16;
 
-/// IP and UDP headers, counted into every budget (IPv4: 28, IPv6: 48).
-const HEADERS: u32 = 48;
-
 /// Why a check leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
-    /// To open our own NAT, dying on the way.
-    Prime,
+    /// To open our own NATs, dying on the way at this hop limit.
+    Prime(u8),
     /// On the attempt's schedule.
     Scheduled,
+}
+
+/// How the checks of a pair begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// With a full check: there is no NAT of the remote's to upset, or it has been opened already.
+    AtOnce,
+    /// With a ladder of primes, and full checks only after a wait.
+    Primed {
+        /// The lowest and the highest hop limit.
+        ttls: (u8, u8),
+        /// From the first prime to the first full check.
+        wait: Duration,
+    },
 }
 
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) kind: PathKind,
     pub(super) candidate: CandidateKind,
-    /// The remote proved, by a check of its own, that it holds the keys and sends from there.
+    /// When the remote last proved that it holds the keys and sends from there.
     pub(super) heard: Option<Instant>,
+    /// When it last sent a check of its own there.
+    pub(super) asked: Option<Instant>,
     /// It answered a check of ours: the path works both ways.
     pub(super) proven: bool,
     /// Smoothed round trip (RFC 6298 §2: an eighth of each new sample).
     pub(super) rtt: Option<Duration>,
-    /// Bytes sent to the address in this attempt while it was unproven.
-    bytes: u32,
-    primes_left: u8,
+    /// The hop limits of the primes still to send.
+    primes: std::ops::RangeInclusive<u8>,
+    full_checks_from: Option<Instant>,
     scheduled: u32,
     interval: Duration,
     next: Option<Instant>,
+    /// After how many rests it was checked, and when the next one is over.
+    rest: Option<(usize, Instant)>,
     /// Further checks once proven, so that the far side hears enough to prove its own direction.
     confirmations_left: u8,
     in_flight: VecDeque<(Transaction, Instant)>,
@@ -45,47 +62,66 @@ pub(super) struct Pair {
     pub(super) unanswered_since: Option<Instant>,
 }
 
+/// No primes at all.
+#[allow(clippy::reversed_empty_ranges, reason = "an empty range is what is meant")]
+const NO_PRIMES: std::ops::RangeInclusive<u8> = 1..=0;
+
 impl Pair {
     pub(super) const fn new(kind: PathKind, candidate: CandidateKind) -> Self {
         Self {
             kind,
             candidate,
             heard: None,
+            asked: None,
             proven: false,
             rtt: None,
-            bytes: 0,
-            primes_left: 0,
+            primes: NO_PRIMES,
+            full_checks_from: None,
             scheduled: 0,
             interval: Duration::ZERO,
             next: None,
+            rest: None,
             confirmations_left: 0,
             in_flight: VecDeque::new(),
             unanswered_since: None,
         }
     }
 
-    /// Begins an attempt: a prime at once where it is needed, then full checks.
-    pub(super) fn begin(&mut self, config: &PathConfig, prime: bool, now: Instant) {
-        self.bytes = 0;
+    /// Begins an attempt.
+    pub(super) fn begin(&mut self, config: &PathConfig, opening: Opening, now: Instant) {
         self.scheduled = 0;
         self.interval = config.first_interval;
-        self.primes_left = u8::from(prime);
         self.next = Some(now);
+        match opening {
+            Opening::AtOnce => self.trigger(now),
+            Opening::Primed { ttls: (first, last), wait } => {
+                self.primes = first..=last;
+                self.full_checks_from = Some(now + wait);
+            }
+        }
+    }
+
+    /// Whether what is due next is a prime.
+    pub(super) fn is_priming(&self) -> bool {
+        !self.primes.is_empty()
     }
 
     /// What to send at `now`, if anything is due. Moves the schedule on.
     pub(super) fn due(&mut self, config: &PathConfig, now: Instant) -> Option<Occasion> {
         if self.next.is_none_or(|next| next > now) {
-            return None;
+            let (n, _) = self.rest.filter(|(_, at)| *at <= now)?;
+            self.rest = rest(n + 1).map(|rest| (n + 1, now + rest));
+            return Some(Occasion::Scheduled);
         }
-        if self.primes_left > 0 {
-            self.primes_left -= 1;
-            self.next = Some(now + config.prime_wait);
-            return Some(Occasion::Prime);
+        if let Some(ttl) = self.primes.next() {
+            let last = self.primes.is_empty();
+            self.next = if last { self.full_checks_from.take().map(|at| at.max(now)) } else { Some(now) };
+            return Some(Occasion::Prime(ttl));
         }
         if self.proven {
             self.confirmations_left = self.confirmations_left.saturating_sub(1);
             self.next = (self.confirmations_left > 0).then(|| now + config.first_interval);
+            self.rest = self.rest.and_then(|(n, _)| Some((n, now + rest(n)?)));
             return Some(Occasion::Scheduled);
         }
         self.scheduled += 1;
@@ -96,20 +132,15 @@ impl Pair {
     }
 
     /// A check out of turn, as soon as the pace allows: the remote was just heard there.
-    pub(super) fn trigger(&mut self, now: Instant) {
-        self.primes_left = 0;
+    pub(super) const fn trigger(&mut self, now: Instant) {
+        self.primes = NO_PRIMES;
+        self.full_checks_from = None;
         self.next = Some(now);
     }
 
-    /// Whether so many more bytes may go to this address while it is unproven.
-    pub(super) const fn affords(&self, config: &PathConfig, size: usize) -> bool {
-        self.proven || self.bytes + size as u32 + HEADERS <= config.budget
-    }
-
-    pub(super) const fn spend(&mut self, size: usize) {
-        if !self.proven {
-            self.bytes += size as u32 + HEADERS;
-        }
+    /// Checks it again after each of the rests that a probe link takes.
+    pub(super) fn check_after_rests(&mut self, now: Instant) {
+        self.rest = rest(0).map(|rest| (0, now + rest));
     }
 
     /// A check left.
@@ -127,41 +158,43 @@ impl Pair {
         self.in_flight.iter().any(|(waiting, _)| waiting == transaction)
     }
 
-    /// An authenticated answer came. Returns whether the pair was unproven until now.
-    pub(super) fn answered(&mut self, config: &PathConfig, transaction: &Transaction, now: Instant) -> bool {
-        let Some(at) = self.in_flight.iter().position(|(waiting, _)| waiting == transaction) else {
-            return false;
-        };
+    /// An authenticated answer came.
+    pub(super) fn answered(&mut self, config: &PathConfig, transaction: &Transaction, now: Instant) {
+        let Some(at) = self.in_flight.iter().position(|(waiting, _)| waiting == transaction) else { return };
         if let Some((_, sent)) = self.in_flight.remove(at) {
             let sample = now.saturating_duration_since(sent);
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
         }
         self.unanswered_since = None;
         self.heard = Some(now);
-        let new = !self.proven;
-        if new {
+        if !self.proven {
+            self.rest = None;
             self.proven = true;
-            self.primes_left = 0;
+            self.primes = NO_PRIMES;
             self.confirmations_left = config.confirmations;
             self.next = (config.confirmations > 0).then(|| now + config.first_interval);
         }
-        new
     }
 
     /// The path is dead: it has to be proven again.
     pub(super) fn fail(&mut self) {
         self.proven = false;
+        self.heard = None;
         self.unanswered_since = None;
         self.in_flight.clear();
-        self.next = None;
+        self.hush();
     }
 
-    pub(super) const fn next(&self) -> Option<Instant> {
-        self.next
+    pub(super) fn next(&self) -> Option<Instant> {
+        earliest(self.next, self.rest.map(|(_, at)| at))
     }
 
+    /// Sends nothing more of its own accord.
     pub(super) const fn hush(&mut self) {
+        self.primes = NO_PRIMES;
+        self.full_checks_from = None;
         self.next = None;
+        self.rest = None;
     }
 
     /// When silence on this pair becomes suspicious: three round trips, 300 ms at least, 1 s at most.

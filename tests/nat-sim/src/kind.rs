@@ -210,6 +210,40 @@ impl Kind {
         matches!(self, Self::SameLan | Self::SameNat | Self::SameNatHairpin)
     }
 
+    /// What it stands for, in a line.
+    #[must_use]
+    pub fn describe(self) -> String {
+        let edge = |edge: Edge| {
+            let what = match edge.behaviour {
+                Behaviour::Open => "a public address, IPv4 and IPv6",
+                Behaviour::FullCone => "one port for all, open to all",
+                Behaviour::AddressRestricted => "one port for all, open to addresses that were sent to",
+                Behaviour::PortRestricted => "one port for all, open to endpoints that were sent to",
+                Behaviour::SymmetricSequential => "a port for each endpoint, one above the last",
+                Behaviour::SymmetricRandom => "a port for each endpoint, at random",
+            };
+            let leak = if edge.leaky && edge.behaviour != Behaviour::Open {
+                "; an early probe from outside takes the reply tuple"
+            } else {
+                ""
+            };
+            format!("{what}{leak}")
+        };
+        match self {
+            Self::Home(of) => edge(of),
+            Self::Cgnat(of) => format!("home router and carrier, each: {}", edge(of)),
+            Self::UdpBlocked => "a router that passes no UDP".to_owned(),
+            Self::Ipv6Firewall => "global IPv6 behind a stateful firewall, no IPv4".to_owned(),
+            Self::SameLan => "one LAN with the other, behind a port-restricted router".to_owned(),
+            Self::SameNat => {
+                "another LAN of the same port-restricted router, which routes between them".to_owned()
+            }
+            Self::SameNatHairpin => {
+                "another LAN of the same router, kept apart; the router has a hairpin".to_owned()
+            }
+        }
+    }
+
     /// Its routers' behaviour, the host's own first.
     #[must_use]
     pub fn policies(self) -> Vec<Policy> {

@@ -1,0 +1,137 @@
+//! Attempts: which pairs are checked, when, how often, and what follows when none is proven.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::pair::{Occasion, Opening, Pair};
+use super::{PathAgent, PathEvent, PathId, PathKind};
+use crate::candidate::{CandidateKind, Scope, scope};
+use crate::machine::jitter;
+use crate::stun::CHECK_SIZE;
+
+/// IP and UDP headers, counted into every budget (IPv4: 28, IPv6: 48).
+const HEADERS: u32 = 48;
+
+impl PathAgent {
+    /// A pair that was not there before. `is_primed`: the remote has primed for it already.
+    pub(super) fn add_pair(
+        &mut self,
+        path: PathId,
+        kind: PathKind,
+        candidate: CandidateKind,
+        is_primed: bool,
+        now: Instant,
+    ) {
+        let opening = if is_primed { Opening::AtOnce } else { self.opening(path.remote, kind, candidate) };
+        let mut pair = Pair::new(kind, candidate);
+        pair.begin(&self.config, opening, now);
+        self.pairs.entry(path).or_insert(pair);
+        self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
+        self.retry_at = None;
+    }
+
+    /// Everything that is not proven is checked from the beginning.
+    pub(super) fn begin_attempt(&mut self, now: Instant) {
+        self.stats.attempts += 1;
+        self.spent.clear();
+        let paths: Vec<PathId> =
+            self.pairs.iter().filter(|(_, pair)| !pair.proven).map(|(path, _)| *path).collect();
+        for path in paths {
+            let Some((kind, candidate)) = self.pairs.get(&path).map(|pair| (pair.kind, pair.candidate))
+            else {
+                continue;
+            };
+            let opening = self.opening(path.remote, kind, candidate);
+            if let Some(pair) = self.pairs.get_mut(&path) {
+                pair.begin(&self.config, opening, now);
+            }
+        }
+        self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
+    }
+
+    /// An attempt found nothing. The next one is made from another port at once, and the ports that failed
+    /// stay silent: whatever spoilt their flows lives for as long as they are used. After so many of those
+    /// everything is tried again, rarely.
+    pub(super) fn end_attempt(&mut self, now: Instant) {
+        for pair in self.pairs.values_mut() {
+            pair.hush();
+        }
+        self.failed = self.failed.saturating_add(1);
+        let rounds = self.config.rounds();
+        if self.failed < rounds {
+            self.stats.attempts += 1;
+            self.spent.clear();
+            self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
+            self.events.push_back(PathEvent::FreshLinkWanted);
+        } else {
+            let wait = self.config.retry_wait(self.failed - rounds);
+            self.retry_at = Some(now + wait + jitter(&mut self.rng, wait / 4));
+        }
+    }
+
+    pub(super) fn run_schedule(&mut self, now: Instant) {
+        while now >= self.pace_until {
+            let due = self
+                .pairs
+                .iter()
+                .filter_map(|(path, pair)| Some((pair.next()?, !pair.is_priming(), pair.candidate, *path)));
+            let Some((at, .., path)) = due.min() else { return };
+            if at > now {
+                return;
+            }
+            let affords = self.affords(path.remote, CHECK_SIZE);
+            let Some(pair) = self.pairs.get_mut(&path) else { return };
+            if !affords {
+                pair.hush();
+                continue;
+            }
+            let Some(occasion) = pair.due(&self.config, now) else { return };
+            let ttl = match occasion {
+                Occasion::Prime(ttl) => Some(ttl),
+                Occasion::Scheduled => None,
+            };
+            self.check(path, ttl, now);
+        }
+    }
+
+    /// Whether so many more bytes may go to this address. Of a global IPv6 address we have only the remote's
+    /// word until something is heard from it.
+    pub(super) fn affords(&self, remote: SocketAddr, size: usize) -> bool {
+        let pairs = || self.pairs.iter().filter(|(path, _)| path.remote == remote).map(|(_, pair)| pair);
+        if pairs().any(|pair| pair.proven) {
+            return true;
+        }
+        let is_global_v6 = remote.is_ipv6() && scope(remote) == Scope::Global;
+        let is_direct = pairs().all(|pair| pair.kind == PathKind::Direct);
+        let is_merely_claimed = is_global_v6 && is_direct && pairs().all(|pair| pair.heard.is_none());
+        let budget = match is_merely_claimed {
+            true => self.config.max_unheard_v6 * (CHECK_SIZE as u32 + HEADERS),
+            false => self.config.budget,
+        };
+        self.spent.get(&remote).copied().unwrap_or(0) + size as u32 + HEADERS <= budget
+    }
+
+    pub(super) fn spend(&mut self, remote: SocketAddr, size: usize) {
+        if !self.is_proven(remote) {
+            *self.spent.entry(remote).or_default() += size as u32 + HEADERS;
+        }
+    }
+
+    fn is_proven(&self, remote: SocketAddr) -> bool {
+        self.pairs.iter().any(|(path, pair)| path.remote == remote && pair.proven)
+    }
+
+    /// Primes only where a NAT of the remote's may lie on the way: it is its router that an early full check
+    /// upsets.
+    fn opening(&self, remote: SocketAddr, kind: PathKind, candidate: CandidateKind) -> Opening {
+        let primes = kind == PathKind::Direct
+            && remote.is_ipv4()
+            && scope(remote) == Scope::Global
+            && candidate != CandidateKind::Host;
+        if !primes {
+            return Opening::AtOnce;
+        }
+        let (ttls, wait) = (self.config.ladder(self.failed), self.config.prime_wait(self.failed));
+        Opening::Primed { ttls, wait }
+    }
+}

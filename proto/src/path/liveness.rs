@@ -1,0 +1,170 @@
+//! The primary: which path it is, whether it still works, and what takes its place.
+
+use std::time::{Duration, Instant};
+
+use super::pair::Pair;
+use super::{PathAgent, PathEvent, PathId, Reason, Route};
+use crate::machine::{earliest, jitter};
+use crate::stun::Role;
+
+/// How long the connector must have left the primary alone until checks of its on another path mean that it
+/// has moved there: longer than the gaps of an attempt.
+const FOLLOW_AFTER: Duration = Duration::from_millis(1500);
+
+impl PathAgent {
+    /// Makes a proven path primary if it is better than the one we have.
+    pub(super) fn promote(&mut self, path: PathId, now: Instant) {
+        let Some(pair) = self.pairs.get(&path).filter(|pair| pair.proven) else { return };
+        let leads = self.role == Role::Connector;
+        let reason = match self.route.primary.and_then(|primary| self.pairs.get(&primary)) {
+            None => Reason::FirstProven,
+            Some(_) if self.route.primary == Some(path) => return,
+            Some(current) if pair.kind < current.kind => Reason::BetterKind,
+            // Between equals the connector chooses, or the two might never agree.
+            Some(current) if leads && pair.kind == current.kind && self.is_faster(pair, current) => {
+                Reason::Faster
+            }
+            Some(_) if self.suspect_since.is_some() => return self.duplicate(),
+            Some(_) => return,
+        };
+        self.set_primary(path, reason, now);
+    }
+
+    /// A check of the remote's came on another path than our primary.
+    pub(super) fn compare_with_primary(&mut self, path: PathId, first: bool, now: Instant) {
+        let Some(primary) = self.route.primary else { return };
+        let (Some(pair), Some(current)) = (self.pairs.get(&path), self.pairs.get(&primary)) else { return };
+        let is_left_alone = current.asked.is_none_or(|at| now >= at + FOLLOW_AFTER);
+        let is_equal = pair.kind == current.kind && pair.proven;
+        match self.role {
+            Role::Sharer if is_equal && is_left_alone => self.set_primary(path, Reason::Followed, now),
+            // The remote may have moved, and its old address be dead: ask there, before data is lost.
+            _ if first || is_equal && is_left_alone => self.check(primary, None, now),
+            Role::Sharer | Role::Connector => {}
+        }
+    }
+
+    fn is_faster(&self, new: &Pair, current: &Pair) -> bool {
+        let (Some(new), Some(current)) = (new.rtt, current.rtt) else { return false };
+        let (share, margin) = self.config.hysteresis;
+        new < current.mul_f64(share) && new + margin < current
+    }
+
+    fn set_primary(&mut self, path: PathId, reason: Reason, now: Instant) {
+        self.route = Route { primary: Some(path), also: None };
+        self.primary_since.get_or_insert(now);
+        self.suspect_since = None;
+        self.owed_since = None;
+        self.failed = 0;
+        self.attempt_ends = None;
+        self.retry_at = None;
+        self.settle_at = Some(now + self.config.settle);
+        self.postpone_keepalive(now);
+        self.announce(reason);
+    }
+
+    fn announce(&mut self, reason: Reason) {
+        let primary = self.primary().map(|(_, kind, rtt)| (kind, rtt));
+        self.events.push_back(PathEvent::Route { route: self.route, primary, reason });
+    }
+
+    /// When the primary wants [`PathAgent::handle_timeout`].
+    pub(super) fn primary_timeout(&self) -> Option<Instant> {
+        earliest(earliest(self.keepalive_at, self.suspicion_at()), self.death_at())
+    }
+
+    /// When the primary becomes suspect if nothing comes.
+    fn suspicion_at(&self) -> Option<Instant> {
+        if self.suspect_since.is_some() {
+            return None;
+        }
+        let pair = self.pairs.get(&self.route.primary?)?;
+        let since = earliest(pair.unanswered_since, self.owed_since)?;
+        Some(since + pair.patience())
+    }
+
+    /// When a suspect primary is given up: soon where another path of its kind has answered since.
+    fn death_at(&self) -> Option<Instant> {
+        let since = self.suspect_since?;
+        let current = self.pairs.get(&self.route.primary?)?;
+        let second = self.second().and_then(|path| self.pairs.get(&path));
+        let is_replaceable =
+            second.is_some_and(|pair| pair.kind == current.kind && pair.heard.is_some_and(|at| at >= since));
+        Some(since + if is_replaceable { current.patience() } else { self.config.dead_after })
+    }
+
+    pub(super) fn watch_primary(&mut self, now: Instant) {
+        let Some(path) = self.route.primary else { return };
+        if self.suspicion_at().is_some_and(|at| at <= now) {
+            self.suspect_since = Some(now);
+            self.keepalive_at = Some(now);
+            self.duplicate();
+        }
+        if self.death_at().is_some_and(|at| at <= now) {
+            if let Some(pair) = self.pairs.get_mut(&path) {
+                pair.fail();
+            }
+            return self.drop_primary(Reason::Silence, now);
+        }
+        if self.keepalive_at.is_some_and(|at| at <= now) {
+            self.check(path, None, now);
+            if self.suspect_since.is_some() {
+                self.keepalive_at = Some(now + self.config.last_interval);
+                if let Some(second) = self.second() {
+                    self.check(second, None, now);
+                }
+            }
+        }
+    }
+
+    /// The best proven path beside the primary.
+    fn second(&self) -> Option<PathId> {
+        let proven =
+            self.pairs.iter().filter(|(path, pair)| pair.proven && self.route.primary != Some(**path));
+        proven.min_by_key(|(path, pair)| (pair.kind, pair.rtt, **path)).map(|(path, _)| *path)
+    }
+
+    fn duplicate(&mut self) {
+        let also = self.second();
+        if also != self.route.also || also.is_none() {
+            self.route.also = also;
+            self.announce(Reason::Suspect);
+        }
+    }
+
+    pub(super) fn recover(&mut self) {
+        if self.suspect_since.take().is_some() {
+            self.owed_since = None;
+            self.route.also = None;
+            self.announce(Reason::Recovered);
+        }
+    }
+
+    pub(super) fn drop_primary(&mut self, reason: Reason, now: Instant) {
+        self.route.primary = None;
+        let next = self.second();
+        self.route = Route::default();
+        self.suspect_since = None;
+        self.owed_since = None;
+        self.keepalive_at = None;
+        self.settle_at = None;
+        match next {
+            Some(path) => {
+                self.set_primary(path, reason, now);
+                self.check(path, None, now);
+            }
+            None => {
+                self.primary_since = None;
+                self.announce(reason);
+            }
+        }
+        self.begin_attempt(now);
+    }
+
+    /// The next keepalive after a check of the primary, or after a change of it.
+    pub(super) fn postpone_keepalive(&mut self, now: Instant) {
+        let usual = now + self.keepalive - jitter(&mut self.rng, self.keepalive / 10);
+        self.settle_at = self.settle_at.filter(|at| *at > now);
+        self.keepalive_at = Some(self.settle_at.map_or(usual, |at| at.min(usual)));
+    }
+}

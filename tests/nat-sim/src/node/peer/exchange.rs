@@ -1,0 +1,211 @@
+//! Offers, answers and trickles: whom we ask, and whom we let in.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::dial::{Dial, DialEvent};
+use proto::doorman::Decision;
+use proto::id::{Instance, PeerId};
+use proto::machine::random;
+use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
+use proto::proof::CheckKeys;
+use proto::session::SessionEvent;
+use proto::stun::Role;
+use proto::wire::session::ToServer;
+use proto::wire::signal::{Claims, Offer, Trickle};
+
+use super::{Part, PeerNode, Remote, SECRET, SERVER, SHARER};
+
+/// How long after the verdict a user tries again.
+const STARTED_AGAIN: Duration = Duration::from_secs(40);
+
+impl PeerNode {
+    pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
+        match event {
+            SessionEvent::Up { observed, .. } | SessionEvent::Observed(observed) => {
+                self.handle_observed(observed)
+            }
+            SessionEvent::Offer { from, observed, offer } => self.handle_offer(from, observed, &offer, now),
+            SessionEvent::Trickle { from, trickle } => self.handle_trickle(from, &trickle, now),
+            SessionEvent::Answer { from, observed, answer } => {
+                if let Some(dial) = self.current_dial() {
+                    dial.handle_answer(from, observed, &answer);
+                }
+            }
+            SessionEvent::Forwarded { offer, to_instance, relay } => {
+                if let Some(dial) = self.current_dial() {
+                    dial.handle_forwarded(offer, to_instance, relay);
+                }
+            }
+            SessionEvent::Undelivered { offer, reason } => {
+                if let Some(dial) = self.current_dial() {
+                    dial.handle_undelivered(offer, reason);
+                }
+            }
+            SessionEvent::Down => self.note("the session is down"),
+            SessionEvent::GaveUp => self.has_given_up = true,
+            SessionEvent::Registered(_) | SessionEvent::Displaced(_) => {}
+        }
+    }
+
+    /// Our address as the server sees it. A remote learns of a new one.
+    fn handle_observed(&mut self, observed: SocketAddr) {
+        if self.observed.replace(observed) != Some(observed) {
+            self.note(format!("the server sees us at {observed}"));
+            self.trickle(vec![Candidate::new(CandidateKind::Reflexive, observed)]);
+        }
+    }
+
+    fn handle_offer(&mut self, from: (PeerId, Instance), observed: SocketAddr, offer: &Offer, now: Instant) {
+        let claims = self.claims();
+        let Part::Sharer { doorman } = &mut self.part else { return };
+        let answer = match doorman.handle_offer(SERVER, from, offer, Some(claims), 0) {
+            Decision::Replayed => return,
+            Decision::Answer(answer) => answer,
+            Decision::Admit { answer, keys, exchange, secret } => {
+                let signals = Signals::new(exchange, secret, offer.nonce);
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), now);
+                answer
+            }
+        };
+        if let Some(session) = &mut self.session {
+            session.signal(ToServer::Answer { to: from.0, to_instance: from.1, answer });
+        }
+    }
+
+    /// Both sides know each other: checks begin.
+    #[allow(clippy::too_many_arguments, reason = "an exchange has that many parts")]
+    fn meet(
+        &mut self,
+        key: (PeerId, Instance),
+        role: Role,
+        keys: CheckKeys,
+        signals: Signals,
+        claims: &Claims,
+        observed: Option<SocketAddr>,
+        now: Instant,
+    ) {
+        let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
+        agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+        let named = believable(&claims.candidates, observed, false);
+        self.note(format!("checks begin: {}", list(&named)));
+        for candidate in &named {
+            agent.add_candidate(*candidate, now);
+        }
+        self.agents += 1;
+        self.watch.new_agent();
+        self.forget_lifetime(now);
+        self.remote = Some(Remote { key, agent, signals, observed, named });
+    }
+
+    fn handle_trickle(&mut self, from: (PeerId, Instance), trickle: &Trickle, now: Instant) {
+        let Some(remote) = self.remote.as_mut().filter(|remote| remote.key == from) else { return };
+        if !remote.signals.accepts(from, trickle) {
+            return;
+        }
+        let candidates = believable(&trickle.claims.candidates, remote.observed, false);
+        for candidate in &candidates {
+            remote.agent.add_candidate(*candidate, now);
+        }
+        remote.named.extend(&candidates);
+        self.note(format!("the other side adds: {}", list(&candidates)));
+    }
+
+    /// Sends further claims to the remote, if there is one.
+    pub(super) fn trickle(&mut self, candidates: Vec<Candidate>) {
+        let (Some(remote), Some(session)) = (&mut self.remote, &mut self.session) else { return };
+        let trickle = remote.signals.trickle(self.me, Claims { candidates, relay: None });
+        session.signal(ToServer::Trickle { to: remote.key.0, to_instance: remote.key.1, trickle });
+    }
+
+    /// What we say of ourselves: the addresses of our interfaces.
+    pub(super) fn claims(&self) -> Claims {
+        let host = |ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, self.port));
+        let usable = |candidate: &Candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global);
+        let candidates = self.addresses.iter().copied().map(host).filter(usable).take(MAX_CANDIDATES - 1);
+        Claims { candidates: candidates.collect(), relay: None }
+    }
+
+    fn current_dial(&mut self) -> Option<&mut Dial> {
+        match &mut self.part {
+            Part::Connector { dial, .. } => dial.as_deref_mut(),
+            Part::Sharer { .. } => None,
+        }
+    }
+
+    /// A connector without a path asks again, which makes the sharer punch too.
+    pub(super) fn redial(&mut self, now: Instant) {
+        if let Part::Connector { dial: None, dial_at, .. } = &mut self.part {
+            dial_at.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn dial_poll_timeout(&self) -> Option<Instant> {
+        match &self.part {
+            Part::Connector { dial: Some(dial), .. } => dial.poll_timeout(),
+            // One that waits for the session needs no timer: the session's coming up is an input.
+            Part::Connector { dial: None, dial_at, .. } => dial_at.filter(|_| self.conduit.is_some()),
+            Part::Sharer { .. } => None,
+        }
+    }
+
+    pub(super) fn dial_timeout(&mut self, now: Instant) {
+        // A program says that there is no path, and is started again.
+        let is_hopeless = self.agent().is_some_and(|agent| agent.outlook() == Outlook::Unreached);
+        if let Part::Connector { dial: None, dial_at, .. } = &mut self.part
+            && is_hopeless
+        {
+            dial_at.get_or_insert(now + STARTED_AGAIN);
+        }
+        if let Some(dial) = self.current_dial() {
+            dial.handle_timeout(now);
+        }
+    }
+
+    /// Moves the dial on. Returns whether there was nothing to do.
+    pub(super) fn drain_dial(&mut self, now: Instant) -> bool {
+        let (me, ticket, claims) = (self.me, self.ticket(), self.claims());
+        let Part::Connector { dial, dial_at, .. } = &mut self.part else { return true };
+        let mut idle = true;
+        if dial.is_none() && self.conduit.is_some() && dial_at.is_some_and(|at| at <= now) {
+            *dial_at = None;
+            *dial = Some(Box::new(Dial::new(ticket, me, claims, random(&mut self.rng), now)));
+        }
+        while let (Some(offer), Some(session)) =
+            (dial.as_deref_mut().and_then(Dial::poll_transmit), &mut self.session)
+        {
+            idle = false;
+            session.signal(ToServer::Offer { to: SHARER, offer });
+        }
+        while let Some(event) = self.current_dial().and_then(Dial::poll_event) {
+            idle = false;
+            self.handle_dial_event(event, now);
+        }
+        idle
+    }
+
+    fn handle_dial_event(&mut self, event: DialEvent, now: Instant) {
+        match event {
+            DialEvent::Forwarded { .. } => {}
+            DialEvent::Accepted { instance, keys, claims, observed, offer } => {
+                let Part::Connector { dial, backoff, .. } = &mut self.part else { return };
+                let Some(dial) = dial.take() else { return };
+                backoff.reset();
+                let signals = Signals::new(*dial.exchange(), SECRET, offer);
+                self.meet((SHARER, instance), Role::Connector, keys, signals, &claims, observed, now);
+            }
+            DialEvent::Failed(failure) => {
+                let Part::Connector { dial, dial_at, backoff } = &mut self.part else { return };
+                *dial = None;
+                *dial_at = Some(now + backoff.next_delay(&mut self.rng));
+                self.note(format!("the offer came to nothing: {failure:?}"));
+            }
+        }
+    }
+}
+
+fn list(candidates: &[Candidate]) -> String {
+    let names = candidates.iter().map(|candidate| format!("{} ({:?})", candidate.addr, candidate.kind));
+    names.collect::<Vec<_>>().join(", ")
+}

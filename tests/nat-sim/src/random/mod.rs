@@ -1,0 +1,136 @@
+//! Random worlds: anything between any two kinds, faults on the way, and rules that hold in all of them.
+//!
+//! A world is drawn from one seed. It has a minute of weather and faults, then the wires become perfect, and
+//! some minutes later everything has to have come right:
+//! - what the watches saw at any time (budgets, proof before promotion) broke no rule;
+//! - both sides have a path, or neither; and what either sends as data arrives by the other's primary;
+//! - a pair that needs no guess has one;
+//! - whoever has a path sends keepalives and wakes for nothing else.
+
+mod drawn;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use drawn::{Drawn, Fault};
+
+use crate::node::{Actor, PeerNode, populate};
+use crate::oracle::Remedy;
+use crate::world::World;
+
+/// When the weather clears.
+const CLEARS: Duration = Duration::from_secs(70);
+
+/// When everything has to be right: three minutes later, more than the longest wait between two attempts.
+const RIGHT: Duration = Duration::from_secs(70 + 180);
+
+/// The time in which a quiet world is looked at, and what a side may do in it. A keepalive every 13.5 s at the
+/// least and the answer to the other's; a ping to the server every 15 s, with its acknowledgements.
+const QUIET: Duration = Duration::from_secs(60);
+const QUIET_CHECKS: u64 = 12;
+const QUIET_PACKETS: u64 = 30;
+const QUIET_WAKES: u64 = 40;
+
+/// What became of one world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Its seed.
+    pub seed: u64,
+    /// Its one-line description.
+    pub what: String,
+    /// Whether both sides had a path in the end.
+    pub is_direct: bool,
+    /// The rules that it broke.
+    pub broken: Vec<String>,
+    /// The hash over everything that happened.
+    pub fingerprint: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "seed {}: {}", self.seed, self.what)?;
+        self.broken.iter().try_for_each(|rule| write!(f, "\n    {rule}"))
+    }
+}
+
+/// Runs the world of a seed.
+#[must_use]
+pub fn run(seed: u64) -> Report {
+    tell(seed, false).0
+}
+
+/// Runs the world of a seed, with or without its story.
+#[must_use]
+pub fn tell(seed: u64, story: bool) -> (Report, String) {
+    let drawn = Drawn::of(seed);
+    let plan = drawn.plan();
+    let plan = if story { plan.telling_the_story() } else { plan };
+    let mut world = populate(&plan, None);
+    drawn.play(&mut world, CLEARS);
+    world.run_until(RIGHT, |_| false);
+    let broken = judge(&drawn, &mut world);
+    let is_direct = sides(&world).iter().all(|side| side.primary().is_some());
+    let fingerprint = world.net().log().fingerprint();
+    let report = Report { seed, what: drawn.to_string(), is_direct, broken, fingerprint };
+    (report, world.story())
+}
+
+fn sides(world: &World<Actor>) -> [&PeerNode; 2] {
+    ["a", "b"].map(|name| world.node(name).peer())
+}
+
+fn judge(drawn: &Drawn, world: &mut World<Actor>) -> Vec<String> {
+    let mut broken = Vec::new();
+    match sides(world).map(|side| side.primary().is_some()) {
+        [true, true] => {
+            stays_quiet(world, &mut broken);
+            agrees(world, &mut broken);
+        }
+        [false, false] => {
+            if is_certain(drawn.remedy()) {
+                broken.push(format!("no path, although all it takes is {}", drawn.remedy()));
+            }
+        }
+        [a, b] => broken.push(format!("they disagree whether there is a path: a {a}, b {b}")),
+    }
+    for (name, side) in ["a", "b"].into_iter().zip(sides(world)) {
+        broken.extend(side.watch().faults().iter().map(|fault| format!("{name}: {fault}")));
+    }
+    broken
+}
+
+/// Whether a remedy leads to a path in every world.
+fn is_certain(remedy: Remedy) -> bool {
+    !matches!(remedy, Remedy::SendOrder | Remedy::Predict | Remedy::Birthday | Remedy::RelayOnly)
+}
+
+fn stays_quiet(world: &mut World<Actor>, broken: &mut Vec<String>) {
+    let count = |world: &World<Actor>, name: &str| {
+        let watch = world.node(name).peer().watch();
+        [watch.checks(), world.net().traffic(world.host(name)).sent, watch.wakes()]
+    };
+    let before = ["a", "b"].map(|name| count(world, name));
+    world.run_for(QUIET);
+    for (name, before) in ["a", "b"].into_iter().zip(before) {
+        let after = count(world, name);
+        let did: Vec<u64> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        let most = [QUIET_CHECKS, QUIET_PACKETS, QUIET_WAKES];
+        if did.iter().zip(most).any(|(did, most)| *did > most) {
+            broken.push(format!("{name} is not quiet: checks, packets, wakes {did:?} in a minute"));
+        }
+    }
+}
+
+/// Data of either side has to arrive by the other's primary.
+fn agrees(world: &mut World<Actor>, broken: &mut Vec<String>) {
+    world.with_node("a", |node, now| node.peer_mut().send_data(now));
+    world.run_for(Duration::from_secs(2));
+    world.with_node("b", |node, now| node.peer_mut().send_data(now));
+    world.run_for(Duration::from_secs(2));
+    for (name, side) in ["a", "b"].into_iter().zip(sides(world)) {
+        if side.primary().is_none() || side.last_data() != side.primary() {
+            let (last, primary) = (side.last_data(), side.primary());
+            broken.push(format!("{name}'s data arrives by {last:?}, and its own leaves by {primary:?}"));
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The matrix at smoke size: which pairs go direct, how fast, and that the laboratory notices a peer that
+//! lacks a remedy.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::print_stdout, reason = "failures name their seeds")]
+
+use std::time::Duration;
+
+use nat_sim::kind::{Behaviour, Kind};
+use nat_sim::matrix::{Cell, Pair, Setting, all_pairs};
+use nat_sim::node::Mutation;
+use nat_sim::oracle::Remedy;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// Endpoint-independent mapping, which two sides of need no guess.
+const EIM: [Kind; 4] = [Kind::OPEN, Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED, Kind::PORT_RESTRICTED];
+
+fn cell(a: Kind, b: Kind, setting: &Setting, runs: usize) -> Cell {
+    let cell = Cell::measure(Pair { a, b }, setting, runs, 7);
+    assert_eq!(cell.faults, [], "{a} x {b}");
+    cell
+}
+
+fn is_certain(pair: &Pair) -> bool {
+    !matches!(pair.remedy(), Remedy::Predict | Remedy::Birthday | Remedy::RelayOnly)
+}
+
+/// R/2 + 1.5 D + 60 ms, and one interval between two checks.
+const SOON: Duration = Duration::from_millis(20 + 60 + 60 + 20);
+
+#[test]
+fn every_pair_that_needs_no_guess_goes_direct() {
+    for pair in all_pairs().into_iter().filter(is_certain) {
+        let cell = cell(pair.a, pair.b, &Setting::default(), 2);
+        assert!(cell.is_always_direct(), "{pair}: seeds {:?}", cell.failed);
+    }
+}
+
+#[test]
+fn endpoint_independent_pairs_go_direct_in_time_leaky_or_not() {
+    for a in EIM {
+        for b in EIM {
+            for (a, b) in [(a, b), (a.leaky(), b), (a.leaky(), b.leaky())] {
+                let cell = cell(a, b, &Setting::default(), 6);
+                assert!(cell.is_always_direct(), "{a} x {b}: seeds {:?}", cell.failed);
+                assert!(cell.quantile(0.5) <= Some(SOON), "{a} x {b}: {:?}", cell.times);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_symmetric_side_meets_whoever_answers_to_its_observed_source_as_soon() {
+    for a in [Kind::SYMMETRIC_SEQUENTIAL, Kind::SYMMETRIC_RANDOM] {
+        for b in [Kind::OPEN, Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED] {
+            let cell = cell(a, b, &Setting::default(), 10);
+            assert!(cell.is_always_direct(), "{a} x {b}: seeds {:?}", cell.failed);
+            assert!(cell.quantile(0.5) <= Some(SOON), "{a} x {b}: {:?}", cell.times);
+        }
+    }
+}
+
+#[test]
+fn loss_and_jitter_delay_leaky_pairs_and_do_not_keep_them_apart() {
+    let rough = Setting { loss: 0.05, jitter: 50 * MS, ..Setting::default() };
+    let leaky = Kind::PORT_RESTRICTED.leaky();
+    for (a, b) in [(leaky, leaky), (Kind::PORT_RESTRICTED, leaky), (leaky.behind_carrier(), leaky)] {
+        let cell = cell(a, b, &rough, 30);
+        assert!(cell.is_always_direct(), "{a} x {b}: seeds {:?}", cell.failed);
+    }
+}
+
+#[test]
+fn a_far_server_costs_leaky_pairs_an_attempt_at_most() {
+    let far = Setting { server_rtt: 300 * MS, direct_rtt: 10 * MS, ..Setting::default() };
+    let leaky = Kind::PORT_RESTRICTED.leaky();
+    let cell = cell(leaky, leaky, &far, 20);
+    assert!(cell.is_always_direct(), "seeds {:?}", cell.failed);
+}
+
+#[test]
+fn a_hopeless_pair_ends_with_a_verdict_and_without_a_flood() {
+    for a in [Kind::SYMMETRIC_SEQUENTIAL, Kind::SYMMETRIC_RANDOM] {
+        for b in [Kind::PORT_RESTRICTED, Kind::SYMMETRIC_RANDOM, Kind::PORT_RESTRICTED.leaky()] {
+            let cell = cell(a, b, &Setting::default(), 3);
+            assert_eq!((cell.direct, cell.unreached), (0, 3), "{a} x {b}");
+            assert!(cell.packets.iter().all(|packets| *packets < 300.0), "{a} x {b}: {:?}", cell.packets);
+        }
+    }
+}
+
+/// Runs of a cell with and without a mutation.
+const SAMPLE: usize = 8;
+
+/// How many of [`SAMPLE`] runs of a cell go direct with and without a mutation.
+fn with_and_without(mutation: Mutation, a: Kind, b: Kind, setting: Setting) -> (usize, usize) {
+    let direct = |mutation| Cell::measure(Pair { a, b }, &Setting { mutation, ..setting }, SAMPLE, 3).direct;
+    (direct(None), direct(Some(mutation)))
+}
+
+fn turns_red(mutation: Mutation, a: Kind, b: Kind, setting: Setting) {
+    let (with, without) = with_and_without(mutation, a, b, setting);
+    assert_eq!(with, SAMPLE, "{a} x {b} as it is");
+    assert!(without < SAMPLE, "{a} x {b} stays green: {mutation:?}");
+}
+
+fn stays_green(mutation: Mutation, a: Kind, b: Kind) {
+    assert_eq!(
+        with_and_without(mutation, a, b, Setting::default()),
+        (SAMPLE, SAMPLE),
+        "{a} x {b}: {mutation:?}"
+    );
+}
+
+#[test]
+fn who_skips_the_prime_loses_two_leaky_routers_and_no_others() {
+    let leaky = Kind::PORT_RESTRICTED.leaky();
+    let mutation = Mutation::SkipsThePrime;
+    turns_red(mutation, leaky, leaky, Setting::default());
+    turns_red(mutation, leaky.behind_carrier(), leaky, Setting::default());
+    stays_green(mutation, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
+    stays_green(mutation, Kind::FULL_CONE.leaky(), Kind::FULL_CONE.leaky());
+}
+
+#[test]
+fn who_stops_after_the_first_receipt_starves_the_other_side() {
+    let mutation = Mutation::StopsAfterTheFirstReceipt;
+    for kind in EIM {
+        turns_red(mutation, kind, kind, Setting::default());
+    }
+}
+
+#[test]
+fn who_answers_to_the_candidate_loses_every_symmetric_side_and_no_other() {
+    let mutation = Mutation::AnswersToTheCandidate;
+    for b in [Kind::OPEN, Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED] {
+        turns_red(mutation, Kind::SYMMETRIC_RANDOM, b, Setting::default());
+    }
+    turns_red(mutation, Kind::SYMMETRIC_SEQUENTIAL, Kind::OPEN, Setting::default());
+    stays_green(mutation, Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED);
+    stays_green(mutation, Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED);
+}
+
+#[test]
+fn who_never_changes_the_port_loses_leaky_routers_far_from_the_server() {
+    let mutation = Mutation::NeverChangesThePort;
+    let far = Setting { server_rtt: 300 * MS, direct_rtt: 10 * MS, ..Setting::default() };
+    let leaky = Kind::PORT_RESTRICTED.leaky();
+    turns_red(mutation, leaky, leaky, far);
+    turns_red(mutation, leaky, Kind::PORT_RESTRICTED, far);
+    stays_green(mutation, leaky, leaky);
+}
+
+#[test]
+fn a_pair_is_read_back_from_its_name() {
+    for pair in all_pairs() {
+        assert_eq!(pair.to_string().parse(), Ok(pair));
+    }
+    assert!("open".parse::<Pair>().unwrap_err().to_string().contains("A:B"));
+    assert!("open:easy".parse::<Pair>().unwrap_err().to_string().contains("nat-sim list"));
+    assert_eq!(Behaviour::ALL.len(), 6);
+}
