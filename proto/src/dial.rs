@@ -140,6 +140,9 @@ impl Dial {
         if !self.ticket.secret.proves_answer(&self.exchange, from.1, answer) {
             return self.fail(DialFailure::Refused(Refusal::WrongTicket));
         }
+        if answer.version != VERSION {
+            return self.fail(DialFailure::Refused(Refusal::Version));
+        }
         match &answer.verdict {
             Verdict::Accepted { nonce, claims } => {
                 self.deadline = None;
@@ -257,8 +260,9 @@ mod tests {
     }
 
     fn answer(dial: &Dial, offer: &Offer, secret: &TicketSecret, verdict: Verdict) -> Answer {
-        let mac = secret.answer_mac(dial.exchange(), SHARER.1, offer.nonce, &verdict);
-        Answer { version: VERSION, offer: offer.nonce, verdict, mac }
+        let mut answer = Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]) };
+        answer.mac = secret.answer_mac(dial.exchange(), SHARER.1, &answer);
+        answer
     }
 
     fn accepted() -> Verdict {
@@ -289,6 +293,17 @@ mod tests {
         dial.handle_answer(SHARER, None, &answer);
         let event = dial.poll_event();
         assert!(matches!(event, Some(DialEvent::Failed(DialFailure::Refused(Refusal::WrongTicket)))));
+    }
+
+    #[test]
+    fn an_answer_of_another_version_is_not_taken_for_ours() {
+        let (mut dial, offer) = dial(start());
+        let answer = Answer { version: 2, ..answer(&dial, &offer, &ticket().secret, accepted()) };
+        // The MAC covers the version: only who knows the secret can say another one, as here.
+        let mac = ticket().secret.answer_mac(dial.exchange(), SHARER.1, &answer);
+        dial.handle_answer(SHARER, None, &Answer { mac, ..answer });
+        let event = dial.poll_event();
+        assert!(matches!(event, Some(DialEvent::Failed(DialFailure::Refused(Refusal::Version)))));
     }
 
     #[test]

@@ -228,9 +228,11 @@ impl Doorman {
         offer: &Offer,
         verdict: Verdict,
     ) -> Answer {
-        let mac = secret
-            .map_or(Mac([0; 32]), |secret| secret.answer_mac(exchange, self.instance, offer.nonce, &verdict));
-        Answer { version: VERSION, offer: offer.nonce, verdict, mac }
+        let mut answer = Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]) };
+        if let Some(secret) = secret {
+            answer.mac = secret.answer_mac(exchange, self.instance, &answer);
+        }
+        answer
     }
 }
 

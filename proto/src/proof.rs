@@ -7,7 +7,7 @@ use ring::{hkdf, hmac};
 use serde::Serialize;
 
 use crate::id::{Instance, PeerId, ShareId, TicketId};
-use crate::wire::signal::{Answer, Challenge, Claims, Mac, Nonce, Offer, Trickle, Username, Verdict};
+use crate::wire::signal::{Answer, Challenge, Claims, Mac, Nonce, Offer, Trickle, Username};
 use crate::wire::{self, VERSION};
 
 const OFFER: &[u8] = b"culvert/1 offer";
@@ -77,15 +77,9 @@ impl TicketSecret {
         )
     }
 
-    /// The MAC of an answer by the sharer's `instance`.
-    pub fn answer_mac(
-        &self,
-        exchange: &Exchange,
-        instance: Instance,
-        offer: Nonce,
-        verdict: &Verdict,
-    ) -> Mac {
-        self.mac(ANSWER, &(exchange, VERSION, instance, offer, verdict))
+    /// The MAC of an answer by the sharer's `instance`; the answer's own `mac` field is not looked at.
+    pub fn answer_mac(&self, exchange: &Exchange, instance: Instance, answer: &Answer) -> Mac {
+        self.mac(ANSWER, &(exchange, answer.version, instance, answer.offer, &answer.verdict))
     }
 
     /// Whether an answer's MAC is right.

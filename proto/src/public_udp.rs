@@ -112,10 +112,11 @@ impl PublicUdp {
     /// A wildcard of ours stands for loopback and for the address that was asked: a source there with our port
     /// is ourselves. Anybody else may well have the same port number.
     fn is_own(&self, source: SocketAddr, origin: Option<SocketAddr>) -> bool {
-        let here = source.ip().is_loopback() || origin.is_some_and(|origin| canonical(origin).ip() == source.ip());
-        self.own.iter().any(|own| {
-            *own == source || (own.ip().is_unspecified() && own.port() == source.port() && here)
-        })
+        let here =
+            source.ip().is_loopback() || origin.is_some_and(|origin| canonical(origin).ip() == source.ip());
+        self.own
+            .iter()
+            .any(|own| *own == source || (own.ip().is_unspecified() && own.port() == source.port() && here))
     }
 }
 

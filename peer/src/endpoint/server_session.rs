@@ -84,7 +84,7 @@ impl Attempt {
         let lost = match self.dial().await {
             Ok((connection, address)) => {
                 let lost = self.converse(&connection).await;
-                connection.close(close::RESTARTING.into(), b"");
+                connection.close(close::DONE.into(), b"");
                 drop(address);
                 lost
             }

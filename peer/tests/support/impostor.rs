@@ -10,7 +10,7 @@ use proto::path::{LinkId, PathAgent, PathConfig, PathEvent, PathKind};
 use proto::proof::{CheckKeys, Exchange};
 use proto::stun::Role;
 use proto::ticket::Ticket;
-use proto::wire::signal::{Answer, Claims, Nonce, Offer, Verdict};
+use proto::wire::signal::{Answer, Claims, Mac, Nonce, Offer, Verdict};
 use proto::wire::{VERSION, peer as peer_wire};
 use relay::net::{Net as _, OsNet};
 use relay::quic::{Addresses, ResetKey, endpoint_config, server_config, transport};
@@ -64,12 +64,13 @@ impl Impostor {
     pub(crate) fn answer(&mut self, ticket: &Ticket, from: (PeerId, Instance), offer: &Offer) -> Answer {
         let exchange = exchange(ticket, from);
         let verdict = Verdict::Accepted { nonce: Nonce([8; 16]), claims: Claims::default() };
-        let mac = ticket.secret.answer_mac(&exchange, self.instance, offer.nonce, &verdict);
+        let mut answer = Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]) };
+        answer.mac = ticket.secret.answer_mac(&exchange, self.instance, &answer);
         let keys =
             ticket.secret.check_keys(&exchange, self.instance, offer.username, offer.nonce, Nonce([8; 16]));
         let datagrams = self.datagrams.take().expect("one offer is answered");
         self.tasks.push(tokio::spawn(check(Arc::clone(&self.socket), datagrams, keys)));
-        Answer { version: VERSION, offer: offer.nonce, verdict, mac }
+        answer
     }
 }
 

@@ -103,7 +103,11 @@ impl Bounded for Hello {
 
 impl Bounded for Open {
     fn check_bounds(&self) -> Result<(), Malformed> {
-        if usize::from(self.target) < MAX_TARGETS { Ok(()) } else { Err(Malformed::OutOfBounds("the target")) }
+        if usize::from(self.target) < MAX_TARGETS {
+            Ok(())
+        } else {
+            Err(Malformed::OutOfBounds("the target"))
+        }
     }
 }
 

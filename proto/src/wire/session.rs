@@ -18,8 +18,10 @@ pub const MAX_TOKEN: usize = 256;
 /// The most relays, and the most alternate addresses, that a welcome names.
 pub const MAX_HINTS: usize = 8;
 
-/// The QUIC application error codes with which a server closes a session.
+/// The QUIC application error codes with which a session is closed, by the server but for [`close::DONE`].
 pub mod close {
+    /// The peer has no more to say.
+    pub const DONE: u32 = 0;
     /// The server stops; come back.
     pub const RESTARTING: u32 = 1;
     /// The same instance opened a newer session.
