@@ -193,22 +193,22 @@ def arrivals(sniffer, port):
 
 
 def check_routes():
-    """TTL 2 dies between the homes, TTL 3 arrives; private addresses lead nowhere."""
+    """TTL 5 dies between the homes, TTL 6 arrives; private addresses lead nowhere."""
     enter("r2")
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
     sniffer.bind(("wan", 0))
     sniffer.settimeout(WAIT)
     client = udp("h1", (H1, 0))
-    for ttl in 2, 3:
+    for ttl in 2, 5, 6:
         client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         client.sendto(b"ttl", (R2, 7009))
     ttls = arrivals(sniffer, 7009)
     client.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 64)
     client.sendto(b"private", (H2, 7010))
     private = arrivals(sniffer, 7010)
-    print(f"\nfrom home 1 to router 2: TTL 2 {'arrives' if len(ttls) > 1 else 'dies'}, "
-          f"TTL 3 {'arrives' if 1 in ttls else 'dies'}; to home 2's private address: {'arrives' if private else 'dies'}")
-    return ttls == [1] and not private
+    print(f"\nfrom home 1 to router 2: TTL 5 {'arrives' if len(ttls) > 1 else 'dies'}, "
+          f"TTL 6 {'arrives' if ttls else 'dies'}; to home 2's private address: {'arrives' if private else 'dies'}")
+    return ttls == [4] and not private
 
 
 def main():

@@ -1,8 +1,9 @@
 # shellcheck shell=bash
 # The places: h1 and h2 (clients), r1 and r2 (their routers), pub (the Internet, which routes; the server is there too).
 #
-# Each home hangs on pub by a link of its own, so a packet that a client sends with TTL 2 dies at pub and never disturbs
-# the other router: as on the Internet, and unlike a laboratory that puts both routers on one bridge.
+# Each home hangs on pub by a link of its own, and pub stands for four routers, as in the simulated worlds: a packet that a
+# client sends with TTL 2 to 5 dies there and never disturbs the other router. That is as on the Internet, and unlike a
+# laboratory that puts both routers on one bridge.
 
 NETNS_SERVER=203.0.113.1
 NETNS_SERVER_2=203.0.113.2
@@ -72,6 +73,8 @@ table inet pub {
         type filter hook forward priority 0;
         ip saddr { 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 } drop
         ip daddr { 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 } drop
+        # This router has taken one hop already; here end those that the next three would not let through.
+        ip ttl < 4 drop
         counter name between_homes
     }
     chain input {
