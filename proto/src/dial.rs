@@ -115,6 +115,17 @@ impl Dial {
         self.current.nonce == offer
     }
 
+    /// There is a new session with the server, and an offer that was under way was lost with the old one, or its
+    /// answer was: it is made again, under another nonce.
+    pub fn handle_new_session(&mut self, now: Instant) {
+        if self.deadline.is_some() {
+            self.deadline = Some(now + ANSWER_TIMEOUT);
+            self.current = offer(&self.ticket, &self.exchange, self.claims.clone(), None, &mut self.rng);
+            self.transmits.clear();
+            self.transmits.push_back(self.current.clone());
+        }
+    }
+
     /// The server forwarded the offer.
     pub fn handle_forwarded(&mut self, offer: Nonce, instance: Instance, relay: Option<RelayHint>) {
         if self.is(offer) && self.deadline.is_some() {
@@ -331,6 +342,22 @@ mod tests {
         dial.handle_answer(SHARER, None, &again);
         assert!(dial.poll_transmit().is_none());
         assert!(matches!(dial.poll_event(), Some(DialEvent::Failed(DialFailure::NoAnswer))));
+    }
+
+    #[test]
+    fn an_offer_that_was_lost_with_its_session_is_made_again_on_the_next() {
+        let now = start();
+        let (mut dial, first) = dial(now);
+        let later = now + Duration::from_secs(5);
+        dial.handle_new_session(later);
+        let second = dial.poll_transmit().unwrap();
+        assert_ne!(second.nonce, first.nonce);
+        assert_eq!(dial.poll_timeout(), Some(later + ANSWER_TIMEOUT));
+        let answer = answer(&dial, &second, &ticket().secret, accepted());
+        dial.handle_answer(SHARER, None, &answer);
+        assert!(matches!(dial.poll_event(), Some(DialEvent::Accepted { .. })));
+        dial.handle_new_session(later);
+        assert!(dial.poll_transmit().is_none(), "what was accepted is not offered again");
     }
 
     #[test]

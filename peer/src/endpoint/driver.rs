@@ -213,6 +213,9 @@ impl Driver {
             SessionInput::Connected(frames) => {
                 self.link.frames = Some(frames);
                 self.session.handle_connected(now);
+                for dialling in &mut self.dials {
+                    dialling.dial.handle_new_session(now);
+                }
             }
             SessionInput::Message(message) => self.session.handle_message(message, now),
             SessionInput::Lost(lost) => {

@@ -12,12 +12,12 @@ use crate::service::Visitor;
 
 /// From the server's forwarding the offer to the connector's first path.
 ///
-/// The sharer's router is open after R/2, and its first check leaves 60 ms later. The connector knows of the
-/// sharer after the answer's way, 3R/2, and waits as long. Then there and back. The clock's grain adds a
-/// millisecond at each of five hosts' steps.
+/// The sharer's router is open after R/2 and its first check leaves 60 ms later, or at the connector's; the
+/// connector knows of the sharer after the answer's way, 3R/2. Then there and back. The clock's grain adds
+/// a millisecond at each of five hosts' steps.
 fn bound() -> Duration {
     let issue = R / 2 + D * 3 / 2 + 60 * MS + 20 * MS;
-    let answer = R * 3 / 2 + 60 * MS + D;
+    let answer = R * 3 / 2 + D;
     issue.max(answer) + 5 * GRAIN
 }
 
@@ -25,7 +25,7 @@ fn bound() -> Duration {
 const VERDICT: Duration = Duration::from_secs(13);
 
 /// What a search may send to whom it does not reach: checks of several attempts, the session beside them.
-const QUIET: u64 = 750;
+const QUIET: u64 = 300;
 
 /// What a pair came to.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ fn two_port_restricted_homes_have_their_path_within_the_bound() {
 fn limit(remedy: Remedy) -> Duration {
     match remedy {
         // The first side's wait of 60 ms is over before the answer has told the second one to prime, where R
-        // is longer: then a later attempt from another port succeeds.
-        Remedy::Prime => 11 * SEC,
+        // is longer: then a second attempt from another port succeeds.
+        Remedy::Prime => 2 * SEC,
         // One that is heard from an unknown address is asked back: a trip and a probe interval more.
         Remedy::PeerReflexive => bound() + D / 2 + 20 * MS,
         // An address that is merely claimed gets few probes, and so they are further apart.
