@@ -50,6 +50,8 @@ pub struct PathAgent {
     pub(super) route: Route,
     /// Since when there has been a primary without a break.
     pub(super) primary_since: Option<Instant>,
+    /// Another path on which the remote has asked since it last asked on the primary.
+    pub(super) asked_beside: Option<PathId>,
     pub(super) suspect_since: Option<Instant>,
     pub(super) keepalive: Duration,
     pub(super) keepalive_at: Option<Instant>,
@@ -82,6 +84,7 @@ impl PathAgent {
             spent: BTreeMap::new(),
             route: Route::default(),
             primary_since: None,
+            asked_beside: None,
             suspect_since: None,
             keepalive: config.keepalive,
             keepalive_at: None,
@@ -311,6 +314,7 @@ impl PathAgent {
             self.events.push_back(PathEvent::Accept(path));
         }
         if self.route.primary == Some(path) {
+            self.asked_beside = None;
             self.recover();
         } else {
             self.compare_with_primary(path, first, now);

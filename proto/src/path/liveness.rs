@@ -36,10 +36,15 @@ impl PathAgent {
         let (Some(pair), Some(current)) = (self.pairs.get(&path), self.pairs.get(&primary)) else { return };
         let is_left_alone = current.asked.is_none_or(|at| now >= at + FOLLOW_AFTER);
         let is_equal = pair.kind == current.kind && pair.proven;
+        // Once may be a late path's check after a rest; a connector that has moved comes again.
+        let is_again = self.asked_beside.replace(path) == Some(path);
         match self.role {
-            Role::Sharer if is_equal && is_left_alone => self.set_primary(path, Reason::Followed, now),
+            Role::Sharer if is_equal && is_left_alone && is_again => {
+                self.set_primary(path, Reason::Followed, now);
+            }
             // The remote may have moved, and its old address be dead: ask there, before data is lost.
-            _ if first || is_equal && is_left_alone => self.check(primary, None, now),
+            Role::Connector if is_equal && is_left_alone && is_again => self.check(primary, None, now),
+            _ if first => self.check(primary, None, now),
             Role::Sharer | Role::Connector => {}
         }
     }
@@ -58,6 +63,7 @@ impl PathAgent {
         self.failed = 0;
         self.attempt_ends = None;
         self.retry_at = None;
+        self.asked_beside = None;
         self.settle_at = Some(now + self.config.settle);
         self.postpone_keepalive(now);
         self.announce(reason);

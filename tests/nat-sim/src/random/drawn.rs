@@ -135,7 +135,9 @@ fn fault(dice: &mut Dice) -> Fault {
     match dice.below(4) {
         0 => Fault::Reboot(home),
         1 => {
-            let low = u8::try_from(100 + dice.below(100)).unwrap_or(100);
+            // No two homes ever have one address.
+            let first = if home == "a" { 100 } else { 150 };
+            let low = u8::try_from(first + dice.below(50)).unwrap_or(100);
             Fault::Redial(home, IpAddr::V4(Ipv4Addr::new(198, 51, 100, low)))
         }
         2 => Fault::Roam(home),
