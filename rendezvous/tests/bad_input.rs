@@ -2,12 +2,11 @@
 //! while.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod common;
+mod support;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use common::{Client, Session, answer, get, hello, http, loopback, offer, start, trickle, udp, until};
 use proto::id::{Instance, PeerId};
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
@@ -17,6 +16,7 @@ use proto::wire::session::{ALPN, ToServer};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use rendezvous::{Limits, Server, ServerConfig};
+use support::{Client, Session, answer, get, hello, http, loopback, offer, start, trickle, udp, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -153,15 +153,15 @@ async fn throw(to: SocketAddr, bytes: &[u8]) {
     let _refused = stream.write_all(bytes).await;
     let _refused = stream.shutdown().await;
     let mut answer = Vec::new();
-    let _refused = tokio::time::timeout(common::PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+    let _refused = tokio::time::timeout(support::PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
 }
 
 fn messages() -> Vec<ToServer> {
     let (to, to_instance) = (PeerId::from_bytes([1; 32]), Instance([1; 8]));
     vec![
         hello(5),
-        ToServer::Register { share: common::share(1) },
-        ToServer::Unregister { share: common::share(1) },
+        ToServer::Register { share: support::share(1) },
+        ToServer::Unregister { share: support::share(1) },
         ToServer::Offer { to, offer: offer(1, 1) },
         ToServer::Answer { to, to_instance, answer: answer(1) },
         ToServer::Trickle { to, to_instance, trickle: trickle(1, 1) },
@@ -198,7 +198,7 @@ async fn frames_of_every_kind_end_no_session_but_their_own() {
         let _closed = session.send.write_all(&bytes).await;
         let _closed = session.send.finish();
         // The server closes in any case, as the stream has ended: nothing hangs.
-        tokio::time::timeout(common::PATIENCE, session.connection.closed()).await.expect("it stays open");
+        tokio::time::timeout(support::PATIENCE, session.connection.closed()).await.expect("it stays open");
     }
     still_serves(&server, &mut good).await;
     let stats = server.stats();

@@ -1,7 +1,7 @@
 //! The program itself: its output, its state, its end; and what its peers see when it dies.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod common;
+mod support;
 
 use std::io::{BufRead as _, BufReader, Lines};
 use std::net::SocketAddr;
@@ -10,10 +10,10 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Client, PATIENCE, get};
 use proto::wire::session::{ToServer, close};
 use quinn::ConnectionError;
 use serde_json::Value;
+use support::{Client, PATIENCE, get};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
@@ -160,7 +160,7 @@ async fn what_strangers_leave_unfinished_takes_little_memory() {
         }
         sessions.push(session);
     }
-    let socket = common::udp(udp).await;
+    let socket = support::udp(udp).await;
     for n in 0..20_000_u32 {
         let _lost = socket.send(&[&n.to_be_bytes()[..], &[0x40; 1200]].concat()).await;
         if n % 2000 == 0 {

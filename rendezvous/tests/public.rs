@@ -1,9 +1,8 @@
 //! What anybody may ask: STUN, echo, HTTP. And what the operator may.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod common;
+mod support;
 
-use common::{Client, body, get, http, loopback, metric, offer, receive, share, start, trickle, udp, until};
 use proto::id::Instance;
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
@@ -13,6 +12,7 @@ use proto::wire::session::{ALPN, ToServer};
 use rendezvous::{Alternate, Bind, Limits, ServerConfig, WellKnown};
 use std::net::SocketAddr;
 use std::time::Duration;
+use support::{Client, body, get, http, loopback, metric, offer, receive, share, start, trickle, udp, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -137,7 +137,7 @@ async fn a_head_that_never_ends_is_given_up() {
     slow.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
     let mut rest = Vec::new();
     let _closed =
-        tokio::time::timeout(common::PATIENCE, slow.read_to_end(&mut rest)).await.expect("still open");
+        tokio::time::timeout(support::PATIENCE, slow.read_to_end(&mut rest)).await.expect("still open");
     until("it is counted", || server.stats().http_broken == 1).await;
 }
 

@@ -1,9 +1,8 @@
 //! Sessions over real QUIC on loopback.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod common;
+mod support;
 
-use common::{Client, answer, hello, key, loopback, offer, share, start, trickle};
 use proto::id::Instance;
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
@@ -15,6 +14,7 @@ use relay::tls::HandshakeFailure;
 use rendezvous::{Limits, ServerConfig};
 use std::sync::Arc;
 use std::time::Duration;
+use support::{Client, answer, hello, key, loopback, offer, share, start, trickle};
 
 #[tokio::test]
 async fn an_offer_is_answered_and_both_sides_trickle() {
