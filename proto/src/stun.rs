@@ -4,6 +4,7 @@
 //! The codec is `stun-rs`; this layer adds what it leaves open: a message whose integrity must be checked
 //! has to carry MESSAGE-INTEGRITY-SHA256, and nothing may follow the message.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use stun_rs::attributes::discovery::{OtherAddress, ResponseOrigin};
@@ -89,8 +90,41 @@ pub fn mapped_address(datagram: &[u8], transaction: Transaction) -> Option<Socke
     mapped(&answer)
 }
 
+/// A password of checks, made ready once: RFC 8489's preparation of a password costs more than its HMAC.
+#[derive(Clone)]
+pub struct CheckKey(HMACKey);
+
+impl From<&str> for CheckKey {
+    fn from(password: &str) -> Self {
+        Self(HMACKey::new_short_term(password).expect("a derived password is hexadecimal"))
+    }
+}
+
+impl From<&String> for CheckKey {
+    fn from(password: &String) -> Self {
+        password.as_str().into()
+    }
+}
+
+impl From<&Self> for CheckKey {
+    fn from(key: &Self) -> Self {
+        key.clone()
+    }
+}
+
+impl fmt::Debug for CheckKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CheckKey(…)")
+    }
+}
+
 /// An authenticated check, [`CHECK_SIZE`] bytes.
-pub fn check_request(transaction: Transaction, username: Username, role: Role, password: &str) -> Vec<u8> {
+pub fn check_request(
+    transaction: Transaction,
+    username: Username,
+    role: Role,
+    key: impl Into<CheckKey>,
+) -> Vec<u8> {
     let request = StunMessageBuilder::new(BINDING, MessageClass::Request)
         .with_transaction_id(transaction.into())
         .with_attribute(UserName::new(username_text(username)).expect("hexadecimal is a valid USERNAME"));
@@ -100,19 +134,19 @@ pub fn check_request(transaction: Transaction, username: Username, role: Role, p
     };
     encode(
         request
-            .with_attribute(MessageIntegritySha256::new(key(password)))
+            .with_attribute(MessageIntegritySha256::new(key.into().0))
             .with_attribute(Fingerprint::default())
             .build(),
     )
 }
 
 /// The answer to a check that came from `source`.
-pub fn check_answer(transaction: Transaction, source: SocketAddr, password: &str) -> Vec<u8> {
+pub fn check_answer(transaction: Transaction, source: SocketAddr, key: impl Into<CheckKey>) -> Vec<u8> {
     encode(
         StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
             .with_transaction_id(transaction.into())
             .with_attribute(XorMappedAddress::from(canonical(source)))
-            .with_attribute(MessageIntegritySha256::new(key(password)))
+            .with_attribute(MessageIntegritySha256::new(key.into().0))
             .with_attribute(Fingerprint::default())
             .build(),
     )
@@ -141,9 +175,9 @@ pub fn preview(datagram: &[u8]) -> Option<Preview> {
     }
 }
 
-/// The transaction of a check by the side `role` that `password` authenticates.
-pub fn verify_check(datagram: &[u8], role: Role, password: &str) -> Option<Transaction> {
-    let request = decode(datagram, Some(password))?;
+/// The transaction of a check by the side `role` that `key` authenticates.
+pub fn verify_check(datagram: &[u8], role: Role, key: impl Into<CheckKey>) -> Option<Transaction> {
+    let request = decode(datagram, Some(key.into()))?;
     let right_role = match role {
         Role::Connector => request.get::<IceControlling>().is_some(),
         Role::Sharer => request.get::<IceControlled>().is_some(),
@@ -152,10 +186,10 @@ pub fn verify_check(datagram: &[u8], role: Role, password: &str) -> Option<Trans
         .then(|| *request.transaction_id().as_bytes())
 }
 
-/// What an answer that `password` authenticates says: its transaction, and our address as the far side
+/// What an answer that `key` authenticates says: its transaction, and our address as the far side
 /// sees it.
-pub fn verify_answer(datagram: &[u8], password: &str) -> Option<(Transaction, SocketAddr)> {
-    let answer = decode(datagram, Some(password))?;
+pub fn verify_answer(datagram: &[u8], key: impl Into<CheckKey>) -> Option<(Transaction, SocketAddr)> {
+    let answer = decode(datagram, Some(key.into()))?;
     if answer.class() != MessageClass::SuccessResponse || answer.method() != BINDING {
         return None;
     }
@@ -171,10 +205,6 @@ fn username_text(username: Username) -> String {
     data_encoding::HEXLOWER.encode(&username.0)
 }
 
-fn key(password: &str) -> HMACKey {
-    HMACKey::new_short_term(password).expect("a derived password is hexadecimal")
-}
-
 fn encode(message: StunMessage) -> Vec<u8> {
     let mut bytes = vec![0; 256];
     let size = MessageEncoderBuilder::default()
@@ -185,8 +215,8 @@ fn encode(message: StunMessage) -> Vec<u8> {
     bytes
 }
 
-/// Decodes one whole message; with a password, one that it authenticates.
-fn decode(datagram: &[u8], password: Option<&str>) -> Option<StunMessage> {
+/// Decodes one whole message; with a key, one that it authenticates.
+fn decode(datagram: &[u8], key: Option<CheckKey>) -> Option<StunMessage> {
     if !is_stun(datagram) || datagram.len() > MAX_MESSAGE {
         return None;
     }
@@ -195,14 +225,15 @@ fn decode(datagram: &[u8], password: Option<&str>) -> Option<StunMessage> {
         return None;
     }
     let mut context = DecoderContextBuilder::default();
-    if let Some(password) = password {
-        context = context.with_key(key(password)).with_validation();
+    let is_keyed = key.is_some();
+    if let Some(CheckKey(key)) = key {
+        context = context.with_key(key).with_validation();
     }
     let decoder = MessageDecoderBuilder::default().with_context(context.build()).build();
     let (message, size) = decoder.decode(datagram).ok()?;
     let authenticated =
         message.get::<MessageIntegritySha256>().is_some() && message.get::<Fingerprint>().is_some();
-    (size == datagram.len() && (password.is_none() || authenticated)).then_some(message)
+    (size == datagram.len() && (!is_keyed || authenticated)).then_some(message)
 }
 
 #[cfg(test)]

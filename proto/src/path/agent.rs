@@ -28,7 +28,8 @@ use super::{
 use crate::candidate::{Candidate, CandidateKind, Scope, canonical, scope};
 use crate::machine::earliest;
 use crate::proof::CheckKeys;
-use crate::stun::{self, Role};
+use crate::stun::{self, CheckKey, Role};
+use crate::wire::signal::Username;
 
 /// How often a candidate may take another's place: a remote that names new ones without end gets no further
 /// than this.
@@ -39,7 +40,9 @@ const MAX_REPLACED: u8 = 8;
 pub struct PathAgent {
     pub(super) config: PathConfig,
     pub(super) role: Role,
-    keys: CheckKeys,
+    username: Username,
+    /// The connector's and the sharer's.
+    keys: [CheckKey; 2],
     created: Instant,
     links: Vec<(LinkId, PathKind)>,
     remotes: Vec<Candidate>,
@@ -75,7 +78,8 @@ impl PathAgent {
         Self {
             config,
             role,
-            keys,
+            username: keys.username,
+            keys: [CheckKey::from(&keys.connector), CheckKey::from(&keys.sharer)],
             created: now,
             links: Vec::new(),
             remotes: Vec::new(),
@@ -144,7 +148,7 @@ impl PathAgent {
     /// Whether a datagram that [`stun::preview`] took for a check, or an answer, is of this agent's exchange.
     pub fn expects(&self, preview: &stun::Preview) -> bool {
         match preview {
-            stun::Preview::Check(username) => *username == self.keys.username,
+            stun::Preview::Check(username) => *username == self.username,
             stun::Preview::Answer(transaction) => self.pairs.values().any(|pair| pair.awaits(transaction)),
         }
     }
@@ -285,7 +289,7 @@ impl PathAgent {
 
     fn handle_request(&mut self, path: PathId, datagram: &[u8], now: Instant) {
         let theirs = other(self.role);
-        let Some(transaction) = stun::verify_check(datagram, theirs, self.password(theirs)) else {
+        let Some(transaction) = stun::verify_check(datagram, theirs, self.key(theirs)) else {
             self.stats.unauthenticated += 1;
             return;
         };
@@ -296,7 +300,7 @@ impl PathAgent {
         if !self.pairs.contains_key(&path) && !self.learn(path, kind) {
             return;
         }
-        let answer = stun::check_answer(transaction, path.remote, self.password(theirs));
+        let answer = stun::check_answer(transaction, path.remote, self.key(theirs));
         if self.affords(path.remote, answer.len()) {
             self.spend(path.remote, answer.len());
             // The answer goes to where the check was seen to come from, whatever the candidate said.
@@ -353,7 +357,7 @@ impl PathAgent {
     }
 
     fn handle_answer(&mut self, path: PathId, datagram: &[u8], now: Instant) {
-        let Some((transaction, _mapped)) = stun::verify_answer(datagram, self.password(self.role)) else {
+        let Some((transaction, _mapped)) = stun::verify_answer(datagram, self.key(self.role)) else {
             self.stats.unauthenticated += 1;
             return;
         };
@@ -380,8 +384,7 @@ impl PathAgent {
 
     pub(super) fn check(&mut self, path: PathId, ttl: Option<u8>, now: Instant) {
         let transaction = crate::machine::random(&mut self.rng);
-        let payload =
-            stun::check_request(transaction, self.keys.username, self.role, self.password(self.role));
+        let payload = stun::check_request(transaction, self.username, self.role, self.key(self.role));
         self.spend(path.remote, payload.len());
         let Some(pair) = self.pairs.get_mut(&path) else { return };
         pair.sent(transaction, now);
@@ -393,10 +396,11 @@ impl PathAgent {
         }
     }
 
-    fn password(&self, role: Role) -> &str {
+    const fn key(&self, role: Role) -> &CheckKey {
+        let [connector, sharer] = &self.keys;
         match role {
-            Role::Connector => &self.keys.connector,
-            Role::Sharer => &self.keys.sharer,
+            Role::Connector => connector,
+            Role::Sharer => sharer,
         }
     }
 }
