@@ -93,9 +93,8 @@ impl PathAgent {
     fn death_at(&self) -> Option<Instant> {
         let since = self.suspect_since?;
         let current = self.pairs.get(&self.route.primary?)?;
-        let second = self.second().and_then(|path| self.pairs.get(&path));
-        let is_replaceable =
-            second.is_some_and(|pair| pair.kind == current.kind && pair.heard.is_some_and(|at| at >= since));
+        let is_replaceable = self.alive(since).and_then(|path| self.pairs.get(&path));
+        let is_replaceable = is_replaceable.is_some_and(|pair| pair.kind == current.kind);
         Some(since + if is_replaceable { current.patience() } else { self.config.dead_after })
     }
 
@@ -107,8 +106,11 @@ impl PathAgent {
             self.duplicate();
         }
         if self.death_at().is_some_and(|at| at <= now) {
-            if let Some(pair) = self.pairs.get_mut(&path) {
-                pair.fail();
+            // What has not answered either since then goes too: often it is one router that they all had.
+            for (other, pair) in &mut self.pairs {
+                if *other == path || pair.proven && pair.heard < self.suspect_since {
+                    pair.fail();
+                }
             }
             return self.drop_primary(Reason::Silence, now);
         }
@@ -116,18 +118,33 @@ impl PathAgent {
             self.check(path, None, now);
             if self.suspect_since.is_some() {
                 self.keepalive_at = Some(now + self.config.last_interval);
-                if let Some(second) = self.second() {
-                    self.check(second, None, now);
+                if let Some(other) = self.longest_unasked() {
+                    self.check(other, None, now);
                 }
             }
         }
     }
 
-    /// The best proven path beside the primary.
+    fn others(&self) -> impl Iterator<Item = (&PathId, &Pair)> {
+        self.pairs.iter().filter(|(path, pair)| pair.proven && self.route.primary != Some(**path))
+    }
+
+    /// The best proven path beside the primary: one that was heard since the primary became suspect, if any.
     fn second(&self) -> Option<PathId> {
-        let proven =
-            self.pairs.iter().filter(|(path, pair)| pair.proven && self.route.primary != Some(**path));
-        proven.min_by_key(|(path, pair)| (pair.kind, pair.rtt, **path)).map(|(path, _)| *path)
+        let alive = self.suspect_since.and_then(|since| self.alive(since));
+        let best = || self.others().min_by_key(|(path, pair)| (pair.kind, pair.rtt, **path));
+        alive.or_else(|| best().map(|(path, _)| *path))
+    }
+
+    /// The best of those that were heard since then.
+    fn alive(&self, since: Instant) -> Option<PathId> {
+        let alive = self.others().filter(|(_, pair)| pair.heard.is_some_and(|at| at >= since));
+        alive.min_by_key(|(path, pair)| (pair.kind, pair.rtt, **path)).map(|(path, _)| *path)
+    }
+
+    /// Of the proven paths beside the primary the one whose last check is the oldest.
+    fn longest_unasked(&self) -> Option<PathId> {
+        self.others().min_by_key(|(path, pair)| (pair.last_sent(), **path)).map(|(path, _)| *path)
     }
 
     fn duplicate(&mut self) {

@@ -58,6 +58,7 @@ pub(super) struct Pair {
     /// Further checks once proven, so that the far side hears enough to prove its own direction.
     confirmations_left: u8,
     in_flight: VecDeque<(Transaction, Instant)>,
+    last_sent: Option<Instant>,
     /// Since when checks have gone unanswered.
     pub(super) unanswered_since: Option<Instant>,
 }
@@ -83,6 +84,7 @@ impl Pair {
             rest: None,
             confirmations_left: 0,
             in_flight: VecDeque::new(),
+            last_sent: None,
             unanswered_since: None,
         }
     }
@@ -149,9 +151,14 @@ impl Pair {
             self.in_flight.pop_front();
         }
         self.in_flight.push_back((transaction, now));
+        self.last_sent = Some(now);
         if self.proven && self.unanswered_since.is_none() {
             self.unanswered_since = Some(now);
         }
+    }
+
+    pub(super) const fn last_sent(&self) -> Option<Instant> {
+        self.last_sent
     }
 
     pub(super) fn awaits(&self, transaction: &Transaction) -> bool {

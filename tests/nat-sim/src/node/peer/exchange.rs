@@ -18,7 +18,7 @@ use proto::wire::signal::{Claims, Offer, Trickle};
 use super::{Part, PeerNode, Remote, SECRET, SERVER, SHARER};
 
 /// How long after the verdict a user tries again.
-const STARTED_AGAIN: Duration = Duration::from_secs(40);
+const STARTED_AGAIN: Duration = Duration::from_secs(100);
 
 impl PeerNode {
     pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
@@ -138,6 +138,13 @@ impl PeerNode {
     pub(super) fn redial(&mut self, now: Instant) {
         if let Part::Connector { dial: None, dial_at, .. } = &mut self.part {
             dial_at.get_or_insert(now);
+        }
+    }
+
+    /// There is a path: nothing is left to ask for.
+    pub(super) fn cancel_redial(&mut self) {
+        if let Part::Connector { dial_at, .. } = &mut self.part {
+            *dial_at = None;
         }
     }
 

@@ -103,7 +103,10 @@ impl PeerNode {
             PathEvent::Route { route, reason, .. } => {
                 self.note(format!("route {:?}, also {:?}: {reason}", route.primary, route.also));
                 match route.primary {
-                    Some(path) => self.lifetime_begins(path.link, now),
+                    Some(path) => {
+                        self.cancel_redial();
+                        self.lifetime_begins(path.link, now);
+                    }
                     None => self.redial(now),
                 }
             }
