@@ -8,8 +8,8 @@ usage() {
 usage: scripts/test.sh [smoke | full | --quick]
 
   smoke    everything, at small sizes                                                      (the default)
-  full     the same with the long figures (30 runs of each pair of NATs, …), then 1 GiB between two homes, licences
-           and advisories
+  full     the same with the long figures (30 runs of each pair of NATs, …), then 1 GiB between two homes, a minute
+           of fuzzing for each target (with the nightly toolchain and cargo-fuzz), licences and advisories
   --quick  the Rust checks alone, for the edit loop
 
 What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, cargo-nextest
@@ -167,6 +167,7 @@ prepare() {
 
 rust_steps() {
     step count_step "format" cargo fmt --all --check
+    step count_step "format of the fuzzers" cargo fmt --manifest-path fuzz/Cargo.toml --check
     step count_step "lints" cargo clippy --workspace --all-targets --locked -- -D warnings
     if cargo nextest --version >/dev/null 2>&1; then
         step count_rust "tests" cargo nextest run --workspace --locked --no-tests pass
@@ -225,6 +226,7 @@ without_root() {
 
 long_steps() {
     step count_step "1 GiB between two homes" scripts/netns.sh demo --size 1GiB
+    step count_claims "fuzzing" scripts/fuzz.sh 60
     step count_step "licences and advisories" licences
 }
 

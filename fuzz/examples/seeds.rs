@@ -1,0 +1,135 @@
+//! Writes the seeds of every corpus that has one: `cargo run --example seeds`, in `fuzz`.
+
+use std::fs;
+use std::path::Path;
+
+use proto::id::{Instance, PeerId};
+use proto::wire::relay::{Address, Challenge, Check, Data, Denial, Frame, Login};
+use proto::wire::{body, frame};
+use serde::Serialize;
+
+#[path = "../../proto/tests/samples/mod.rs"]
+mod samples;
+
+fn main() {
+    for (name, message) in samples::to_server() {
+        seed("to_server", name, &[&[7], &frame(&message)[..]].concat());
+        seed("matchmaker", name, &[&[0, 1, 5, 0, 1, 12, 0, 0][..], &sized(&message)].concat());
+    }
+    for (name, message) in samples::from_server() {
+        seed("from_server", name, &[&[7], &frame(&message)[..]].concat());
+        seed("session", name, &[&[5, 1, 0, 6, 9, 7][..], &sized(&message)].concat());
+    }
+    for (name, message) in samples::hellos() {
+        seed("between_peers", name, &[&[7], &frame(&message)[..]].concat());
+        seed("doorman", name, &[&[0, 4, 1][..], &sized(&message)].concat());
+    }
+    samples::welcomes()
+        .iter()
+        .for_each(|(name, it)| seed("between_peers", name, &[&[7], &frame(it)[..]].concat()));
+    samples::opens()
+        .iter()
+        .for_each(|(name, it)| seed("between_peers", name, &[&[7], &frame(it)[..]].concat()));
+    samples::offers().iter().for_each(|(name, it)| seed("signals", name, &body(it)));
+    samples::offers()
+        .iter()
+        .for_each(|(name, it)| seed("doorman", name, &[&[0, 5, 1][..], &sized(it)].concat()));
+    samples::answers().iter().for_each(|(name, it)| seed("signals", name, &body(it)));
+    samples::trickles().iter().for_each(|(name, it)| seed("signals", name, &body(it)));
+    for (name, datagram) in samples::stun() {
+        let length = datagram.len() as u8;
+        seed("stun", name, &datagram);
+        seed("public_udp", name, &[&[9, length], &datagram[..], &[200, 4], b"echo"].concat());
+        seed("path_agent", name, &[&[1, 0, 0, 3, 0, 6, length, 0, 6], &datagram[..]].concat());
+    }
+    relay_frames();
+    machines();
+    texts();
+}
+
+fn relay_frames() {
+    let peer = PeerId::from_bytes([0xaa; 32]);
+    let remote = Address { peer, instance: Instance([0xbb; 8]) };
+    let data = Data { remote, ecn: 2, segment: 8, packets: b"\x40packets\x40more" };
+    for (name, frame) in [
+        ("challenge", Frame::Challenge(Challenge { relay: peer, challenge: [0xcc; 32] })),
+        ("login", Frame::Login(Login { from: remote, signature: [0xdd; 64] })),
+        ("denied", Frame::Denied(Denial::Slow)),
+        ("data", Frame::Data(data)),
+        ("check", Frame::Check(Check { remote, datagram: b"stun" })),
+        ("allow", Frame::Allow { from: remote, seconds: 60 }),
+        ("ping", Frame::Ping([1; 8])),
+        ("gone", Frame::Gone(remote)),
+        ("restarting", Frame::Restarting(1500)),
+    ] {
+        seed("relay_frames", name, &frame.encode());
+    }
+}
+
+/// The message with its length in one byte before it, as the scripts of the machines have it.
+fn sized<T: Serialize>(message: &T) -> Vec<u8> {
+    let body = body(message);
+    [&[body.len().min(255) as u8], &body[..]].concat()
+}
+
+fn machines() {
+    // Two peers join, the first shares, the second offers, they answer and trickle, one leaves.
+    let exchange = [
+        0, 1, 0, 2, 5, 0, 1, 5, 1, 2, 6, 0, 3, 8, 1, 1, 9, 9, 0, 1, 9, 10, 0, 1, 9, 10, 1, 2, 9, 11, 0, 1, 2,
+        0,
+    ];
+    seed("matchmaker", "exchange", &exchange);
+    // The same instance comes again and again, beyond what there is room for; then all fall silent.
+    let crowd: Vec<u8> = (0..9).flat_map(|n| [0, 1, 5, n, 1, 6, n, 3]).chain([1, 255, 1, 255]).collect();
+    seed("matchmaker", "crowd", &crowd);
+    seed("session", "life", &[3, 1, 5, 0, 0, 6, 9, 5, 255, 5, 255, 5, 255, 2, 1, 5, 200, 0, 6, 9]);
+    seed("doorman", "fresh", &[0, 1, 1, 7, 0, 1, 1, 7, 0, 2, 1, 8, 0, 0, 1, 1, 9, 0]);
+    seed("doorman", "older", &[1, 1, 1, 7, 0, 2, 1, 8, 0, 3, 1, 9, 8, 0, 2, 1, 10, 200]);
+    let proven = [1, 0, 0, 3, 0, 6, 0, 10, 10, 5, 0, 0, 7, 1, 0, 0, 40, 40, 0, 100, 100, 8, 0, 0];
+    seed("path_agent", "proven", &proven);
+    seed("path_agent", "learned", &[1, 0, 0, 4, 0, 14, 0, 4, 4, 5, 0, 0, 6, 0, 22, 9, 40, 1, 2, 0, 0]);
+    let quic = [0x40; 40];
+    let stun = proto::stun::binding_request([1; 12]);
+    seed("demux", "mixed", &[&[0, 100, 0, 40][..], &quic, &stun, &[0; 20], &quic].concat());
+    seed("demux", "cut", &[&[0, 90, 0, 40][..], &quic, &[0x10; 40], &[0xc0; 10]].concat());
+}
+
+fn texts() {
+    let ticket = include_str!("../../proto/tests/pins/ticket.txt").trim();
+    seed("ticket", "pinned", ticket.as_bytes());
+    let code = ticket.trim_start_matches(proto::ticket::PREFIX).to_ascii_uppercase();
+    let content = data_encoding::BASE32_NOPAD.decode(code.as_bytes()).expect("a ticket");
+    seed("ticket", "content", &content[..content.len() - 4]);
+    let id = PeerId::from_bytes([7; 32]).to_string();
+    seed("identity", "peer", id.as_bytes());
+    seed("identity", "name", b"calm-otter-lamp");
+    let key =
+        [&[0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20][..], &[9; 32]].concat();
+    seed("identity", "key", &key);
+    seed("server_url", "https", b"https://example.com");
+    seed("server_url", "pinned", format!("http://[2001:db8::1]:8080#{id}").as_bytes());
+    seed("server_url", "bare", b"Example.com:8443");
+    seed("target", "port", b"8000");
+    seed("target", "name", b"nas.local:445");
+    seed("target", "v6", b"[::1]:80");
+    let relay = format!(r#"{{"url":"http://203.0.113.1:8080/relay","peer_id":"{id}"}}"#);
+    let known = format!(
+        r#"{{"version":1,"peer_id":"{id}","udp":["203.0.113.1:3478"],"udp_alternate":["[2001:db8::1]:3479"],"relays":[{relay}],"domain":"example.com"}}"#
+    );
+    seed("well_known", "document", known.as_bytes());
+    seed(
+        "config_file",
+        "options",
+        b"json = true\n[share]\nserver = \"http://203.0.113.1:8080\"\nname = \"nas\"\n",
+    );
+    seed("config_file", "mistyped", b"[share]\nsever = [1, 2.5]\n");
+    seed("state_file", "fits", b"\x01{\"a\": \"some text\"}\n");
+    seed("state_file", "other", b"\x01[1]\n");
+    seed("state_file", "newer", b"\x00culvert-state 2 sha256=00\n{}\n");
+}
+
+fn seed(target: &str, name: &str, bytes: &[u8]) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    fs::create_dir_all(&directory).expect("a directory");
+    fs::write(directory.join(name), bytes).expect("a file");
+}
