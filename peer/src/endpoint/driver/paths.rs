@@ -16,7 +16,8 @@ use crate::path_socket::Datagram;
 /// How many short-lived links one process has at once.
 const MAX_FRESH_LINKS: usize = 8;
 
-/// How long one may stay without carrying anybody's data.
+/// How long one may stay without carrying anybody's data. Not less when there is a path: the remote may be
+/// about to choose one over it.
 const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
 
 /// How often the server is asked for a fresh link's mapping (RFC 8489 §6.2.1 starts at 500 ms), and how
@@ -103,7 +104,6 @@ impl Driver {
                             self.event(EndpointEvent::Path(report));
                         }
                         self.reached(key);
-                        self.close_idle_links(key, path.link);
                     }
                     _ => {
                         tracing::info!(?peer, %reason, "no path");
@@ -207,26 +207,6 @@ impl Driver {
             remote.agent.remove_link(id, now);
             remote.links.retain(|link| *link != id);
             self.close_link(id);
-        }
-    }
-
-    /// A remote has its path: the links that were opened for it and do not carry it are closed.
-    fn close_idle_links(&mut self, key: RemoteKey, carrying: LinkId) {
-        let now = super::now();
-        let Some(remote) = self.remotes.get_mut(&key) else { return };
-        let (kept, idle): (Vec<_>, Vec<_>) = remote.links.iter().partition(|link| **link == carrying);
-        remote.links = kept;
-        for link in idle {
-            remote.agent.remove_link(link, now);
-        }
-        let idle: Vec<LinkId> = self
-            .fresh_links
-            .iter()
-            .filter(|(id, fresh)| fresh.key == key && **id != carrying)
-            .map(|(id, _)| *id)
-            .collect();
-        for link in idle {
-            self.close_link(link);
         }
     }
 

@@ -90,7 +90,6 @@ pub struct PeerNode {
     session: Option<Session>,
     conduit: Option<Conduit>,
     observed: Option<SocketAddr>,
-    has_given_up: bool,
     remote: Option<Remote>,
     agents: u64,
     fresh_links: BTreeMap<LinkId, FreshLink>,
@@ -133,7 +132,6 @@ impl PeerNode {
             session: None,
             conduit: None,
             observed: None,
-            has_given_up: false,
             remote: None,
             agents: 0,
             fresh_links: BTreeMap::new(),
@@ -208,7 +206,6 @@ impl PeerNode {
             session.register(SHARE);
         }
         self.conduit = None;
-        self.has_given_up = false;
         self.session = Some(session);
     }
 
@@ -275,8 +272,7 @@ impl PeerNode {
     pub(super) fn handle_network_change(&mut self, now: Instant, addresses: &[IpAddr]) {
         self.addresses = addresses.to_vec();
         let server = nearest(&self.servers, addresses);
-        if self.session.is_some() && (self.has_given_up || server != self.server) {
-            // The program is started again, or dials the server's other address.
+        if self.session.is_some() && server != self.server {
             self.server = server;
             self.start_session(now);
         }

@@ -44,7 +44,8 @@ impl PeerNode {
                 }
             }
             SessionEvent::Down => self.note("the session is down"),
-            SessionEvent::GaveUp => self.has_given_up = true,
+            // The program ends, and is started again.
+            SessionEvent::GaveUp => self.start_session(now),
             SessionEvent::Registered(_) | SessionEvent::Displaced(_) => {}
         }
     }
