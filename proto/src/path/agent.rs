@@ -368,7 +368,7 @@ impl PathAgent {
         let first_proof = !pair.proven;
         pair.answered(&self.config, &transaction, now);
         // A path that comes late may be a probe of how long the remote's NAT keeps it: see `Lifetime`.
-        let is_late = self.primary_since.is_some_and(|since| now >= since + self.config.settle);
+        let is_late = self.primary_since.is_some_and(|since| now >= since + self.config.settle * 2);
         if first_proof && is_late && path.link == LinkId::MAIN && pair.candidate != CandidateKind::Host {
             pair.check_after_rests(now);
         }

@@ -85,7 +85,7 @@ impl PathAgent {
                 pair.hush();
                 continue;
             }
-            let Some(occasion) = pair.due(&self.config, now) else { return };
+            let Some(occasion) = pair.due(&self.config, now) else { continue };
             let ttl = match occasion {
                 Occasion::Prime(ttl) => Some(ttl),
                 Occasion::Scheduled => None,

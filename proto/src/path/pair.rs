@@ -111,7 +111,11 @@ impl Pair {
     /// What to send at `now`, if anything is due. Moves the schedule on.
     pub(super) fn due(&mut self, config: &PathConfig, now: Instant) -> Option<Occasion> {
         if self.next.is_none_or(|next| next > now) {
-            let (n, _) = self.rest.filter(|(_, at)| *at <= now)?;
+            let (n, _) = self.rest.take_if(|(_, at)| *at <= now)?;
+            if self.unanswered_since.is_some() {
+                // The last rest was too long already.
+                return None;
+            }
             self.rest = rest(n + 1).map(|rest| (n + 1, now + rest));
             return Some(Occasion::Scheduled);
         }
