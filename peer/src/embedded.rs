@@ -24,6 +24,8 @@ pub(crate) fn start(store: &Store, net: Arc<dyn Net>) -> Result<(Server, ServerH
         udp_alternate: Alternate::At(Vec::new()),
         http: any(ports.http),
         admin: None,
+        // Whoever is in the LAN could open one.
+        tunnel_ports: None,
         ..ServerConfig::default()
     };
     let server = Server::start(config, &key, Arc::clone(&net)).map_err(|error| {

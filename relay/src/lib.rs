@@ -1,6 +1,7 @@
 //! Culvert's packet plumbing: datagram links, TLS identity, and what every program shares.
 
 pub mod demux;
+pub mod gateway;
 pub mod net;
 pub mod program;
 pub mod quic;

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use proto::matchmaker::MatchmakerStats;
 use proto::public_udp::PublicUdpStats;
+use relay::gateway::{Gateway, GatewayStats};
 use relay::net::BoxFuture;
 use relay::program::COMMIT;
 use tokio::sync::watch;
@@ -23,6 +24,7 @@ pub(crate) struct Admin {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) draining: watch::Receiver<bool>,
 }
 
@@ -30,7 +32,8 @@ impl Pages for Admin {
     fn answer<'a>(&'a self, request: &'a Request<Incoming>, _from: SocketAddr) -> BoxFuture<'a, Page> {
         let page = match request.uri().path() {
             "/metrics" => {
-                let stats = self.counters.stats(self.sessions.stats(), self.desk.stats());
+                let stats =
+                    self.counters.stats(self.sessions.stats(), self.desk.stats(), self.gateway.stats());
                 page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(&stats))
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -89,6 +92,8 @@ fn metrics(stats: &Stats) -> String {
     );
     write_signals(&stats.matchmaker, &mut metric);
     write_network(stats, &mut metric);
+    write_gateway(&stats.gateway, &mut metric);
+    write_tunnels(&stats.gateway, &mut metric);
     out
 }
 
@@ -156,6 +161,61 @@ fn write_network(stats: &Stats, metric: &mut Write<'_>) {
         "TCP connections that came to nothing, by reason.",
         "reason",
         &[("broken", stats.http_broken), ("refused", stats.http_refused)],
+    );
+}
+
+fn write_gateway(stats: &GatewayStats, metric: &mut Write<'_>) {
+    metric("gateway_connections", "Connections of visitors now.", "", &[("", stats.visitors as u64)]);
+    let [interim, success, redirect, refused, failed] = stats.by_class;
+    metric(
+        "gateway_requests_total",
+        "Requests answered by the gateway, by the class of their final status.",
+        "status",
+        &[("1xx", interim), ("2xx", success), ("3xx", redirect), ("4xx", refused), ("5xx", failed)],
+    );
+    metric(
+        "gateway_upgrades_total",
+        "Exchanges that became a WebSocket or the like.",
+        "",
+        &[("", stats.upgraded)],
+    );
+    metric(
+        "gateway_refused_total",
+        "What visitors did that was refused or given up, by reason.",
+        "reason",
+        &[
+            ("bad_head", stats.bad_heads),
+            ("slow_head", stats.slow_heads),
+            ("slow_body", stats.slow_bodies),
+            ("slow_reader", stats.slow_readers),
+            ("full", stats.crowded),
+            ("full_each", stats.crowded_each),
+        ],
+    );
+    metric("gateway_cut_total", "Answers that broke off in the middle.", "", &[("", stats.cut)]);
+    metric(
+        "gateway_bytes_total",
+        "Bytes of content, by direction as the visitor sees it.",
+        "direction",
+        &[("up", stats.bytes_in), ("down", stats.bytes_out)],
+    );
+}
+
+fn write_tunnels(stats: &GatewayStats, metric: &mut Write<'_>) {
+    metric("tunnels", "Tunnels of localtunnel clients now.", "", &[("", stats.tunnels as u64)]);
+    metric("tunnel_connections", "Connections that they hold now.", "", &[("", stats.connections as u64)]);
+    metric("tunnel_waiting", "Visitors that wait for one of them now.", "", &[("", stats.waiting as u64)]);
+    metric(
+        "tunnel_registrations_total",
+        "Registrations of tunnels, by what became of them.",
+        "result",
+        &[("registered", stats.registered), ("refused", stats.registrations_refused)],
+    );
+    metric(
+        "tunnel_connections_refused_total",
+        "Connections to tunnels' ports that were refused, by reason.",
+        "reason",
+        &[("stranger", stats.strangers), ("surplus", stats.surplus)],
     );
 }
 

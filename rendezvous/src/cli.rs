@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hyper::Uri;
+use proto::tunnel::proxy::Cidr;
+use relay::gateway::TunnelPorts;
 use relay::program::{Failure, GlobalArgs, VERSION, state};
 
 use crate::config::{Alternate, Bind, ServerConfig};
@@ -51,6 +53,18 @@ pub struct Serve {
     #[arg(long, value_name = "URL", value_parser = public_url)]
     public_url: Option<Uri>,
 
+    /// Further host that is the server itself; DOMAIN, IP addresses and localhost always are (repeatable)
+    #[arg(long, value_name = "NAME")]
+    apex: Vec<String>,
+
+    /// Proxy whose X-Forwarded-For and X-Forwarded-Proto are believed (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<Cidr>,
+
+    /// TCP ports for localtunnel clients
+    #[arg(long, value_name = "FROM-TO", default_value = "20000-20099")]
+    tunnel_ports: TunnelPorts,
+
     /// STUN and QUIC
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:3478")]
     udp: SocketAddr,
@@ -60,7 +74,7 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
     udp_alternate: Vec<SocketAddr>,
 
-    /// What this server is, over HTTP
+    /// Gateway and tunnel API, over HTTP
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:8080")]
     http: SocketAddr,
 
@@ -103,6 +117,9 @@ impl Serve {
             admin: Some(Bind::exactly(self.admin)),
             domain: self.domain.trim_end_matches('.').to_ascii_lowercase(),
             public_url: self.public_url,
+            apex: self.apex,
+            trusted_proxies: self.trusted_proxy,
+            tunnel_ports: Some(self.tunnel_ports),
             echo: !self.no_echo,
             ..ServerConfig::default()
         }
@@ -167,6 +184,14 @@ mod tests {
             "--udp-alternate",
             "127.0.0.2:5",
             "--no-echo",
+            "--apex",
+            "gate.example.net",
+            "--trusted-proxy",
+            "10.0.0.0/8",
+            "--trusted-proxy",
+            "::1",
+            "--tunnel-ports",
+            "1000-1001",
         ]);
         let config = config.unwrap();
         let at = |text: &str| Bind::exactly(text.parse().unwrap());
@@ -176,6 +201,9 @@ mod tests {
         assert_eq!(config.admin, Some(at("127.0.0.1:3")));
         assert_eq!(config.udp_alternate, Alternate::At(vec![at("127.0.0.1:4"), at("127.0.0.2:5")]));
         assert!(!config.echo);
+        assert_eq!(config.apex, ["gate.example.net"]);
+        assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]);
+        assert_eq!(config.tunnel_ports, Some(TunnelPorts { from: 1000, to: 1001 }));
     }
 
     #[test]

@@ -5,6 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
+use proto::tunnel::pool::PoolConfig;
+use proto::tunnel::proxy::Cidr;
+use relay::gateway::{GatewayLimits, TunnelPorts};
 use std::time::Duration;
 
 /// The port of STUN (RFC 8489 §18.3), for STUN and QUIC alike.
@@ -72,13 +75,15 @@ pub struct Limits {
     pub handshakes_total: Rate,
     /// Messages that wait for one session that reads slowly; one more closes it. 700 bytes each at the most.
     pub queue: usize,
-    /// TCP connections to the HTTP side, in all and from one prefix.
-    pub http_connections: (usize, usize),
+    /// The HTTP side, but for the server's own pages.
+    pub gateway: GatewayLimits,
+    /// localtunnel's clients.
+    pub tunnels: PoolConfig,
     /// TCP connections to the operator's side.
     pub admin_connections: usize,
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request for one of the server's own pages.
     pub http_head: Duration,
-    /// How long a TCP connection may live, whatever it does: nothing here takes long to say.
+    /// How long a TCP connection for these may live, whatever it does: nothing here takes long to say.
     pub http_life: Duration,
 }
 
@@ -91,7 +96,8 @@ impl Default for Limits {
             handshakes_each: Rate { burst: 1000, refill: Duration::from_millis(5) },
             handshakes_total: Rate { burst: 4000, refill: Duration::from_millis(1) },
             queue: 256,
-            http_connections: (1024, 128),
+            gateway: GatewayLimits::default(),
+            tunnels: PoolConfig::default(),
             admin_connections: 64,
             http_head: Duration::from_secs(10),
             http_life: Duration::from_secs(60),
@@ -114,6 +120,12 @@ pub struct ServerConfig {
     pub domain: String,
     /// How the outside reaches the HTTP side, when a proxy stands in front.
     pub public_url: Option<hyper::Uri>,
+    /// Further hosts that are the server itself.
+    pub apex: Vec<String>,
+    /// The proxies whose word about a visitor counts.
+    pub trusted_proxies: Vec<Cidr>,
+    /// The ports of localtunnel's clients; without them there are none.
+    pub tunnel_ports: Option<TunnelPorts>,
     /// Whether the `echo` datagram is answered.
     pub echo: bool,
     /// What the sessions may do.
@@ -134,6 +146,9 @@ impl Default for ServerConfig {
             admin: Some(Bind::exactly(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),
             domain: "localhost".to_owned(),
             public_url: None,
+            apex: Vec::new(),
+            trusted_proxies: Vec::new(),
+            tunnel_ports: Some(TunnelPorts::DEFAULT),
             echo: true,
             matchmaker: MatchmakerConfig::default(),
             limits: Limits::default(),

@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::limit::Prefix;
+use relay::gateway::Apex;
 use relay::net::{BoxFuture, Listener, Stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -26,8 +27,8 @@ use crate::stats::Counters;
 pub(crate) type Page = Response<Full<Bytes>>;
 
 /// What a request's head may take, in bytes, and in lines.
-const HEAD: usize = 16 * 1024;
-const HEADERS: usize = 64;
+const HEAD: usize = 32 * 1024;
+const HEADERS: usize = 100;
 
 /// How long to wait when a connection could not be accepted: mostly for a file descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -74,7 +75,9 @@ impl HttpServer {
                     let place = accepted.map(|(stream, from)| (places.take(from.ip(), self.limits), stream, from));
                     match place {
                         Ok((Some(place), stream, from)) => {
-                            let connection = self.connection(stream, from, stopping.clone());
+                            let (pages, counters) = (Arc::clone(&self.pages), Arc::clone(&self.counters));
+                            let stop = stopping.clone();
+                            let connection = connection(stream, from, pages, self.limits, counters, stop, true);
                             tasks.spawn(async move {
                                 connection.await;
                                 drop(place);
@@ -88,40 +91,58 @@ impl HttpServer {
         }
         while tasks.join_next().await.is_some() {}
     }
+}
 
-    fn connection(
-        &self,
-        (read, write): Stream,
-        from: SocketAddr,
-        mut stop: watch::Receiver<bool>,
-    ) -> impl Future<Output = ()> + Send + 'static {
+/// The pages of a connection that somebody else has accepted and looked into: the gateway hands each request
+/// for the server itself over, with its stream.
+pub(crate) struct Handed {
+    pub(crate) pages: Arc<dyn Pages>,
+    pub(crate) limits: HttpLimits,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+impl Apex for Handed {
+    fn serve(&self, stream: Stream, from: SocketAddr) -> BoxFuture<'_, ()> {
         let (pages, counters) = (Arc::clone(&self.pages), Arc::clone(&self.counters));
-        let HttpLimits { head, life, .. } = self.limits;
-        async move {
-            let service = service_fn(|request| {
-                let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
-                async move { Ok::<_, Infallible>(respond(&*pages, &request, from, &counters).await) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(head)
-                .max_headers(HEADERS)
-                .max_buf_size(HEAD)
-                .serve_connection(TokioIo::new(tokio::io::join(read, write)), service);
-            let mut connection = std::pin::pin!(connection);
-            let whole = async {
-                tokio::select! {
-                    biased;
-                    ended = connection.as_mut() => return ended,
-                    () = stopped(&mut stop) => connection.as_mut().graceful_shutdown(),
-                }
-                connection.await
-            };
-            // Who uses up the time of a connection was slow on purpose.
-            if !matches!(timeout(life, whole).await, Ok(Ok(()))) {
-                counters.http_broken.add();
-            }
+        // A second request may be for another host, and is not for us.
+        Box::pin(connection(stream, from, pages, self.limits, counters, self.stop.clone(), false))
+    }
+}
+
+/// Serves a connection for one request, or for as long as the client keeps it.
+async fn connection(
+    (read, write): Stream,
+    from: SocketAddr,
+    pages: Arc<dyn Pages>,
+    HttpLimits { head, life, .. }: HttpLimits,
+    counters: Arc<Counters>,
+    mut stop: watch::Receiver<bool>,
+    keep_alive: bool,
+) {
+    let service = service_fn(|request| {
+        let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
+        async move { Ok::<_, Infallible>(respond(&*pages, &request, from, &counters).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_headers(HEADERS)
+        .max_buf_size(HEAD)
+        .keep_alive(keep_alive)
+        .serve_connection(TokioIo::new(tokio::io::join(read, write)), service);
+    let mut connection = std::pin::pin!(connection);
+    let whole = async {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return ended,
+            () = stopped(&mut stop) => connection.as_mut().graceful_shutdown(),
         }
+        connection.await
+    };
+    // Who uses up the time of a connection was slow on purpose.
+    if !matches!(timeout(life, whole).await, Ok(Ok(()))) {
+        counters.http_broken.add();
     }
 }
 

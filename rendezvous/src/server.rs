@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, Weak};
 use proto::id::PeerId;
 use proto::key::SecretKey;
 use proto::public_udp::PublicUdp;
+use proto::tunnel::host::Hosts;
 use proto::wire::session::{ALPN, MAX_HINTS, close};
 use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
+use relay::gateway::{Gateway, GatewayConfig, NameUrls};
 use relay::net::{Link, Listener, Net};
 use relay::quic::{self, Addresses, ResetKey};
 use relay::tls;
@@ -21,7 +23,7 @@ use crate::admin::Admin;
 use crate::bound::{Bound, Socket, StartError, refused};
 use crate::config::{Limits, ServerConfig};
 use crate::front::Front;
-use crate::http::{HttpLimits, HttpServer, Pages};
+use crate::http::{Handed, HttpLimits, HttpServer, Pages};
 use crate::sessions::Sessions;
 use crate::socket::{Desk, ServerSocket, serve_alternate};
 use crate::stats::{Counters, Stats};
@@ -36,6 +38,7 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Server {
     front: Arc<Front>,
+    gateway: Arc<Gateway>,
     sessions: Arc<Sessions>,
     desk: Arc<Desk>,
     counters: Arc<Counters>,
@@ -59,6 +62,7 @@ impl Server {
     pub fn start(config: ServerConfig, key: &SecretKey, net: Arc<dyn Net>) -> Result<Self, StartError> {
         let Bound { udp: (link, udp), alternates, http: (http_listener, http), admin } =
             Bound::new(&config, &*net)?;
+        let gateway = gateway_config(&config, http);
         let counters = Arc::new(Counters::default());
         let sockets: Vec<_> =
             [&link].into_iter().chain(alternates.iter().map(|(link, _)| link)).map(Arc::downgrade).collect();
@@ -72,8 +76,9 @@ impl Server {
         let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
         let socket = ServerSocket::new(link, udp, Arc::clone(&desk));
         let endpoint = endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
+        let stop = watch::Sender::new(false);
         let front = Arc::new(Front {
-            net,
+            net: Arc::clone(&net),
             peer_id: key.peer_id(),
             udp: vec![udp],
             udp_alternate,
@@ -82,9 +87,17 @@ impl Server {
             public_url: config.public_url,
             public_ip: Mutex::new(None),
         });
+        let handed = Handed {
+            pages: Arc::clone(&front) as Arc<dyn Pages>,
+            limits: http_limits(&config.limits),
+            counters: Arc::clone(&counters),
+            stop: stop.subscribe(),
+        };
+        let gateway = Arc::new(Gateway::new(gateway, net, Arc::new(handed)));
 
         let mut server = Self {
             front,
+            gateway,
             sessions,
             desk,
             counters,
@@ -92,7 +105,7 @@ impl Server {
             endpoint,
             sockets,
             draining: watch::Sender::new(false),
-            stop: watch::Sender::new(false),
+            stop,
             listeners: JoinSet::new(),
             tasks: JoinSet::new(),
         };
@@ -116,25 +129,20 @@ impl Server {
     }
 
     fn serve_http(&mut self, front: Box<dyn Listener>, admin: Option<Box<dyn Listener>>, limits: &Limits) {
-        let (connections, connections_each) = limits.http_connections;
-        let Limits { http_head: head, http_life: life, admin_connections, .. } = *limits;
-        let public = HttpLimits { connections, connections_each, head, life };
-        self.listen(front, Arc::clone(&self.front) as Arc<dyn Pages>, public);
+        let gateway = Arc::clone(&self.gateway);
+        self.listeners.spawn(gateway.serve(front, self.stop.subscribe()));
         if let Some(listener) = admin {
             let pages = Admin {
                 sessions: Arc::clone(&self.sessions),
                 desk: Arc::clone(&self.desk),
                 counters: Arc::clone(&self.counters),
+                gateway: Arc::clone(&self.gateway),
                 draining: self.draining.subscribe(),
             };
-            let (connections, connections_each) = (admin_connections, admin_connections);
-            self.listen(listener, Arc::new(pages), HttpLimits { connections, connections_each, ..public });
+            let (limits, counters) = (http_limits(limits), Arc::clone(&self.counters));
+            let http = HttpServer { listener, pages: Arc::new(pages), limits, counters };
+            self.listeners.spawn(http.serve(self.stop.subscribe()));
         }
-    }
-
-    fn listen(&mut self, listener: Box<dyn Listener>, pages: Arc<dyn Pages>, limits: HttpLimits) {
-        let http = HttpServer { listener, pages, limits, counters: Arc::clone(&self.counters) };
-        self.listeners.spawn(http.serve(self.stop.subscribe()));
     }
 
     /// The server's identity.
@@ -174,7 +182,7 @@ impl Server {
 
     /// What has been counted.
     pub fn stats(&self) -> Stats {
-        self.counters.stats(self.sessions.stats(), self.desk.stats())
+        self.counters.stats(self.sessions.stats(), self.desk.stats(), self.gateway.stats())
     }
 
     /// Stops: no new sessions, those that are here are told to come back, requests are answered, the
@@ -199,6 +207,39 @@ impl Server {
         };
         let _late = timeout(LAST_ANSWERS / 2, released).await;
     }
+}
+
+/// What the server's own pages allow, public or not: each is asked for on a connection of its own, or by an
+/// operator.
+fn http_limits(limits: &Limits) -> HttpLimits {
+    let Limits { http_head: head, http_life: life, admin_connections: connections, .. } = *limits;
+    HttpLimits { connections, connections_each: connections, head, life }
+}
+
+/// The gateway of a server whose HTTP side is bound to `http`.
+fn gateway_config(config: &ServerConfig, http: SocketAddr) -> GatewayConfig {
+    let (scheme, port) = match &config.public_url {
+        Some(url) => (url.scheme_str().unwrap_or("http"), url.port_u16()),
+        None => ("http", Some(http.port())),
+    };
+    let public_host = config.public_url.as_ref().and_then(|url| url.host());
+    GatewayConfig {
+        hosts: Hosts::new(&config.domain, config.apex.iter().map(String::as_str).chain(public_host)),
+        urls: NameUrls { scheme: scheme.to_owned(), domain: config.domain.clone(), port },
+        ip: http.ip(),
+        tunnel_ports: config.tunnel_ports,
+        pool: config.limits.tunnels.clone(),
+        trusted: config.trusted_proxies.clone(),
+        limits: config.limits.gateway.clone(),
+        seed: config.seed.unwrap_or_else(random_seed),
+    }
+}
+
+fn random_seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let random = ring::rand::SystemRandom::new();
+    ring::rand::SecureRandom::fill(&random, &mut seed).expect("the system has randomness");
+    seed
 }
 
 fn endpoint(

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use proto::matchmaker::MatchmakerStats;
 use proto::public_udp::PublicUdpStats;
 use proto::wire::Malformed;
+use relay::gateway::GatewayStats;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -64,10 +65,16 @@ impl Counters {
         }
     }
 
-    pub(crate) fn stats(&self, matchmaker: MatchmakerStats, udp: PublicUdpStats) -> Stats {
+    pub(crate) fn stats(
+        &self,
+        matchmaker: MatchmakerStats,
+        udp: PublicUdpStats,
+        gateway: GatewayStats,
+    ) -> Stats {
         Stats {
             matchmaker,
             udp,
+            gateway,
             udp_dropped: self.udp_dropped.get(),
             handshakes_begun: self.handshakes_begun.get(),
             handshakes_retried: self.handshakes_retried.get(),
@@ -92,6 +99,8 @@ pub struct Stats {
     pub matchmaker: MatchmakerStats,
     /// Of what anybody may ask over UDP.
     pub udp: PublicUdpStats,
+    /// Of the gateway.
+    pub gateway: GatewayStats,
     /// Answers to strangers that the socket had no room for.
     pub udp_dropped: u64,
     /// QUIC handshakes that were let begin.

@@ -209,7 +209,7 @@ fn help_has_an_example_and_the_version_a_commit() {
 #[test]
 fn an_unknown_option_is_a_usage_error() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(run(dir.path(), &["--tunnel-ports", "1-2"]).0, Some(2));
+    assert_eq!(run(dir.path(), &["--cluster", "http://x"]).0, Some(2));
     let config = dir.path().join("rendezvous.toml");
     std::fs::write(&config, "domian = \"example.test\"\n").unwrap();
     let (code, _, err) = run(dir.path(), &["--config", config.to_str().unwrap()]);

@@ -9,6 +9,7 @@ use proto::matchmaker::MatchmakerConfig;
 use proto::stun;
 use proto::wire::frame;
 use proto::wire::session::{ALPN, ToServer};
+use relay::gateway::GatewayLimits;
 use rendezvous::{Alternate, Bind, Limits, ServerConfig, WellKnown};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -121,24 +122,27 @@ async fn people_and_programs_get_a_page_of_their_own() {
     let (id, text) = (server.peer_id(), get(to, "/").await);
     assert!(text.contains(&format!("peer share 8000 --server 'http://{to}#{id}'")), "{text}");
     let html =
-        http(to, "GET / HTTP/1.1\r\nHost: x\r\nAccept: text/html,*/*\r\nConnection: close\r\n\r\n").await;
+        http(to, "GET / HTTP/1.1\r\nHost: localhost\r\nAccept: text/html,*/*\r\nConnection: close\r\n\r\n")
+            .await;
     assert!(html.contains("<h1>Culvert</h1>") && !html.contains("<script>"), "{html}");
-    assert!(get(to, "/nothing").await.starts_with("HTTP/1.1 404 "));
+    assert!(get(to, "/nothing/at/all").await.starts_with("HTTP/1.1 404 "));
     let post =
-        http(to, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx").await;
+        http(to, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\nx")
+            .await;
     assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
 }
 
 #[tokio::test]
 async fn a_head_that_never_ends_is_given_up() {
-    let limits = Limits { http_head: Duration::from_millis(50), ..Limits::default() };
+    let gateway = GatewayLimits { head: Duration::from_millis(50), ..GatewayLimits::default() };
+    let limits = Limits { gateway, ..Limits::default() };
     let server = start(ServerConfig { limits, ..loopback() });
     let mut slow = TcpStream::connect(server.http_addr()).await.unwrap();
     slow.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ").await.unwrap();
     let mut rest = Vec::new();
     let _closed =
         tokio::time::timeout(support::PATIENCE, slow.read_to_end(&mut rest)).await.expect("still open");
-    until("it is counted", || server.stats().http_broken == 1).await;
+    until("it is counted", || server.stats().gateway.slow_heads == 1).await;
 }
 
 #[tokio::test]
@@ -165,6 +169,8 @@ async fn a_server_that_stops_is_alive_and_not_ready() {
 async fn still_zero(to: SocketAddr) -> Vec<String> {
     let answer = get(to, "/metrics").await;
     let lines = body(&answer).lines().filter(|line| line.ends_with(" 0"));
+    let lines =
+        lines.filter(|line| !line.starts_with("culvert_gateway") && !line.starts_with("culvert_tunnel"));
     lines.map(str::to_owned).collect()
 }
 
@@ -173,7 +179,7 @@ async fn every_metric_moves() {
     let limits = Limits {
         retry_above: 0,
         handshakes_each: Rate { burst: 50, refill: Duration::from_secs(3600) },
-        http_connections: (2, 2),
+        admin_connections: 3,
         queue: 4,
         ..Limits::default()
     };
@@ -226,14 +232,17 @@ async fn every_metric_moves() {
 
     // HTTP.
     get(server.http_addr(), "/").await;
-    get(server.http_addr(), "/nothing").await;
-    http(server.http_addr(), "no request at all\r\n\r\n").await;
-    let open = [TcpStream::connect(server.http_addr()).await, TcpStream::connect(server.http_addr()).await];
+    get(server.http_addr(), "/nothing/at/all").await;
+    let admin = server.admin_addr().unwrap();
+    http(admin, "no request at all\r\n\r\n").await;
+    let open =
+        [TcpStream::connect(admin).await, TcpStream::connect(admin).await, TcpStream::connect(admin).await];
     assert!(open.iter().all(Result::is_ok));
-    assert_eq!(get_or_nothing(server.http_addr()).await, "");
+    assert_eq!(get_or_nothing(admin).await, "");
     until("one connection was too many", || server.stats().http_refused > 0).await;
 
-    // A socket without room has a test of its own.
+    // The gateway has a test of its own, and so has a socket without room.
+    drop(open);
     assert_eq!(still_zero(server.admin_addr().unwrap()).await, ["culvert_udp_answers_dropped_total 0"]);
     sharing.send(ToServer::Unregister { share: share(7) }).await;
     until("the share is gone", || server.stats().matchmaker.shares == 0).await;

@@ -14,6 +14,27 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
             sessions_closed: 108,
         },
         udp: PublicUdpStats { stun_answered: 109, echo_answered: 110, limited: 111, malformed: 112 },
+        gateway: GatewayStats {
+            visitors: 126,
+            tunnels: 127,
+            connections: 128,
+            waiting: 129,
+            by_class: [130, 131, 132, 133, 134],
+            upgraded: 135,
+            cut: 136,
+            bad_heads: 137,
+            slow_heads: 138,
+            slow_bodies: 139,
+            slow_readers: 140,
+            crowded: 141,
+            crowded_each: 142,
+            registered: 143,
+            registrations_refused: 144,
+            strangers: 145,
+            surplus: 146,
+            bytes_in: 147,
+            bytes_out: 148,
+        },
         udp_dropped: 113,
         handshakes_begun: 114,
         handshakes_retried: 115,
@@ -32,7 +53,7 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
     let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
     let mut values: Vec<u64> = text.lines().filter(|line| !line.starts_with('#')).filter_map(value).collect();
     values.sort_unstable();
-    assert_eq!(values, [1].into_iter().chain(101..=125).collect::<Vec<_>>());
+    assert_eq!(values, [1].into_iter().chain(101..=148).collect::<Vec<_>>());
     assert!(text.contains("culvert_sessions_closed_total{reason=\"overflow\"} 121\n"), "{text}");
     assert!(text.contains("# TYPE culvert_sessions gauge\nculvert_sessions 101\n"), "{text}");
     assert!(text.ends_with('\n'));

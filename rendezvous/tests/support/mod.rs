@@ -12,6 +12,7 @@ use proto::wire::session::{ALPN, FromServer, ToServer};
 use proto::wire::signal::{Answer, Claims, Mac, Nonce, Offer, Trickle, Username, Verdict};
 use proto::wire::{Deframer, VERSION, frame, parse};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, SendStream, TokioRuntime};
+use relay::gateway::TunnelPorts;
 use relay::net::OsNet;
 use relay::quic::{ResetKey, endpoint_config, session_transport};
 use relay::tls;
@@ -36,6 +37,7 @@ pub(crate) fn loopback() -> ServerConfig {
         udp_alternate: Alternate::NextPort,
         http: any,
         admin: Some(any),
+        tunnel_ports: Some(TunnelPorts::ANY),
         ..ServerConfig::default()
     }
 }

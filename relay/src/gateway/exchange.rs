@@ -1,0 +1,288 @@
+//! One request and its answer, carried between a visitor and a local server's connection.
+//!
+//! Both directions run at once: a server may answer before it has read everything, and an upload may wait for
+//! what the server says. The visitor's head is written anew, and so is the answer's; nothing is ever copied
+//! from one side's framing to the other's. The connection is for this exchange alone.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use proto::tunnel::forward::{Framing, request_head, response_head};
+use proto::tunnel::head::{Body, Version};
+use proto::tunnel::proxy::Visit;
+use proto::tunnel::request::RequestHead;
+use proto::tunnel::response::ResponseHead;
+use tokio::sync::Notify;
+use tokio::time::sleep;
+
+use super::body::{BodyError, Carry};
+use super::config::GatewayLimits;
+use super::inbox::{Inbox, write_all};
+use super::splice::{Side, splice};
+use super::tunnels::Upstream;
+use super::visitor::Visitor;
+use crate::net::Outgoing;
+
+/// Answers before the final one that are passed on.
+const INTERIM: usize = 32;
+
+/// Why there is no answer to pass on; nothing but interim ones has been written to the visitor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// The connection ended without a byte.
+    Unanswered,
+    /// What came is no answer.
+    Garbage,
+    /// Nothing came in time.
+    Slow,
+    /// The request's body is malformed.
+    BadBody,
+    /// The request's body does not come.
+    SlowBody,
+    /// The visitor went away.
+    Gone,
+}
+
+/// How an exchange that was answered ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// As it should; whether the visitor may ask again on its connection.
+    Whole { keep_alive: bool },
+    /// In the middle: the visitor must not take it for whole.
+    Cut,
+    /// The visitor did not read.
+    Blocked,
+}
+
+/// What became of an exchange.
+pub(crate) struct Exchanged {
+    pub(crate) status: u16,
+    pub(crate) ended: Ended,
+    pub(crate) upgraded: bool,
+}
+
+/// How far it has come, as both directions see it.
+#[derive(Default)]
+struct Progress {
+    uploaded: AtomicBool,
+    half_closed: AtomicBool,
+    changed: Notify,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Progress {
+    fn mark(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    async fn reached(&self, flag: &AtomicBool) {
+        loop {
+            let changed = self.changed.notified();
+            if flag.load(Ordering::Relaxed) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// An exchange under way.
+pub(crate) struct Exchange<'a> {
+    pub(crate) request: &'a RequestHead,
+    pub(crate) visit: &'a Visit,
+    pub(crate) limits: &'a GatewayLimits,
+    pub(crate) domain: &'a str,
+    /// Content that came from the visitor, and went to it.
+    pub(crate) bytes: &'a mut (u64, u64),
+}
+
+impl Exchange<'_> {
+    /// Carries it through.
+    pub(crate) async fn run(
+        &mut self,
+        visitor: &mut Visitor,
+        mut upstream: Upstream,
+    ) -> Result<Exchanged, Failed> {
+        let progress = Progress::default();
+        let result = self.both(visitor, &mut upstream, &progress).await;
+        self.bytes.0 += progress.bytes_in.into_inner();
+        self.bytes.1 += progress.bytes_out.into_inner();
+        match result {
+            Ok((head, None)) => Ok(self.upgraded(&head, visitor, upstream).await),
+            Ok((head, Some(ended))) => {
+                if !matches!(ended, Ended::Whole { .. }) {
+                    upstream.abort();
+                }
+                Ok(Exchanged { status: head.status, ended, upgraded: false })
+            }
+            Err(failed) => {
+                // A client that has not connected to its local server yet must not ask it when it does.
+                upstream.abort();
+                Err(failed)
+            }
+        }
+    }
+
+    /// The final answer's head, and how its body ended; nothing for one that has agreed to an upgrade.
+    async fn both(
+        &self,
+        visitor: &mut Visitor,
+        upstream: &mut Upstream,
+        progress: &Progress,
+    ) -> Result<(ResponseHead, Option<Ended>), Failed> {
+        let mut inbound = pin!(self.inbound(&mut visitor.inbox, &mut upstream.write, progress));
+        let head = tokio::select! {
+            biased;
+            failed = &mut inbound => return Err(failed),
+            head = self.answer(&mut upstream.inbox, &mut visitor.write, progress) => head?,
+        };
+        if head.status == 101 {
+            return Ok((head, None));
+        }
+        let (bytes, framing, keep_alive) =
+            response_head(&head, self.request.version, self.request.keep_alive, self.domain);
+        let carry =
+            Carry { body: head.body, framing, before: bytes, idle: None, blocked: self.limits.blocked };
+        let ended = tokio::select! {
+            biased;
+            ended = carry.run(&mut upstream.inbox, &mut visitor.write, &progress.bytes_out) => match ended {
+                Ok(()) => Ended::Whole { keep_alive: keep_alive && progress.uploaded.load(Ordering::Relaxed) },
+                Err(BodyError::Blocked) => Ended::Blocked,
+                Err(BodyError::Cut | BodyError::Malformed | BodyError::Idle | BodyError::Unwritable) => Ended::Cut,
+            },
+            _failed = &mut inbound => Ended::Cut,
+            () = self.forgotten(progress) => Ended::Cut,
+        };
+        Ok((head, Some(ended)))
+    }
+
+    /// The request on its way; then the visitor is watched. It comes back only with a failure.
+    async fn inbound(&self, from: &mut Inbox, to: &mut Box<dyn Outgoing>, progress: &Progress) -> Failed {
+        let head = request_head(self.request, self.visit);
+        // By itself: a client that rewrites Host damages content which it gets together with the head.
+        let mut written = match write_all(to, &head, self.limits.blocked).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(BodyError::Blocked),
+            Err(_) => Err(BodyError::Unwritable),
+        };
+        if written.is_ok() && self.request.body != Body::None {
+            let framing = if self.request.body == Body::Chunked { Framing::Chunked } else { Framing::Plain };
+            let (body, idle, blocked) = (self.request.body, Some(self.limits.body), self.limits.blocked);
+            written = Carry { body, framing, before: Vec::new(), idle, blocked }
+                .run(from, to, &progress.bytes_in)
+                .await;
+        }
+        match written {
+            Ok(()) => progress.mark(&progress.uploaded),
+            // The server may have said why before it stopped reading.
+            Err(BodyError::Unwritable) => return std::future::pending().await,
+            Err(BodyError::Blocked) => return Failed::Slow,
+            Err(BodyError::Malformed) => return Failed::BadBody,
+            Err(BodyError::Cut) => return Failed::Gone,
+            Err(BodyError::Idle)
+                if self.request.expects_continue && progress.bytes_in.load(Ordering::Relaxed) == 0 =>
+            {
+                return Failed::Slow;
+            }
+            Err(BodyError::Idle) => return Failed::SlowBody,
+        }
+        self.watch(from, progress).await
+    }
+
+    /// A visitor's next request may come early, and the end of its stream is not the end of its interest; but
+    /// an error is.
+    async fn watch(&self, from: &mut Inbox, progress: &Progress) -> Failed {
+        while !from.is_full() {
+            match from.fill().await {
+                Ok(0) => {
+                    progress.mark(&progress.half_closed);
+                    break;
+                }
+                Ok(_) => {}
+                Err(_) => return Failed::Gone,
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// Comes back when a visitor that will say nothing more gets nothing more either.
+    async fn forgotten(&self, progress: &Progress) {
+        progress.reached(&progress.half_closed).await;
+        loop {
+            let before = progress.bytes_out.load(Ordering::Relaxed);
+            sleep(self.limits.body).await;
+            if progress.bytes_out.load(Ordering::Relaxed) == before {
+                return;
+            }
+        }
+    }
+
+    /// The head of the final answer; those before it are passed on.
+    async fn answer(
+        &self,
+        from: &mut Inbox,
+        to: &mut Box<dyn Outgoing>,
+        progress: &Progress,
+    ) -> Result<ResponseHead, Failed> {
+        for _ in 0..INTERIM {
+            let too_slow = async {
+                progress.reached(&progress.uploaded).await;
+                sleep(self.limits.answer).await;
+            };
+            let head = tokio::select! {
+                biased;
+                head = from.head(b"HTTP/1.") => head,
+                () = too_slow => return Err(Failed::Slow),
+            };
+            let unanswered = if from.total() == 0 { Failed::Unanswered } else { Failed::Garbage };
+            let head = head.ok().flatten().ok_or(unanswered)?;
+            let head = ResponseHead::parse(&head, &self.request.method).map_err(|_| Failed::Garbage)?;
+            if head.status == 101 && !self.agrees(&head) {
+                return Err(Failed::Garbage);
+            }
+            if !head.is_interim() {
+                return Ok(head);
+            }
+            if self.request.version == Version::Current {
+                let (bytes, ..) = response_head(&head, Version::Current, true, self.domain);
+                write_all(to, &bytes, self.limits.blocked).await.map_err(|_| Failed::Gone)?;
+            }
+        }
+        Err(Failed::Garbage)
+    }
+
+    /// Whether the protocol that the server goes on with is the one that was asked for.
+    fn agrees(&self, head: &ResponseHead) -> bool {
+        let asked = self.request.upgrade.as_deref();
+        asked.is_some_and(|asked| {
+            head.fields.first("upgrade").is_some_and(|got| got.eq_ignore_ascii_case(asked))
+        })
+    }
+
+    async fn upgraded(
+        &mut self,
+        head: &ResponseHead,
+        visitor: &mut Visitor,
+        mut upstream: Upstream,
+    ) -> Exchanged {
+        let (bytes, ..) = response_head(head, Version::Current, false, self.domain);
+        let blocked = self.limits.blocked;
+        let mut ended = Ended::Cut;
+        if write_all(&mut visitor.write, &bytes, blocked).await.is_ok() {
+            let a = Side { inbox: &mut visitor.inbox, write: &mut visitor.write };
+            let b = Side { inbox: &mut upstream.inbox, write: &mut upstream.write };
+            let (came, went, whole) = splice(a, b, blocked).await;
+            self.bytes.0 += came;
+            self.bytes.1 += went;
+            if whole {
+                ended = Ended::Whole { keep_alive: false };
+            }
+        }
+        if ended == Ended::Cut {
+            upstream.abort();
+        }
+        Exchanged { status: 101, ended, upgraded: true }
+    }
+}

@@ -1,0 +1,311 @@
+//! One connection of a visitor: its requests one after the other, each to whom its host names.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use proto::name::ShareName;
+use proto::tunnel::head::{BadHead, Body};
+use proto::tunnel::host::Destination;
+use proto::tunnel::pool::Refusal;
+use proto::tunnel::proxy::Visit;
+use proto::tunnel::request::RequestHead;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+use tokio::time::{Duration, Instant, timeout};
+
+use super::exchange::{Ended, Exchange, Exchanged, Failed};
+use super::inbox::{HeadError, Inbox, write_all};
+use super::page::Page;
+use super::{Gateway, stopped};
+use crate::net::{Outgoing, Stream};
+
+/// How long, and how much, a visitor may go on sending after its answer: a connection that is closed over
+/// unread bytes is reset, and the answer may be lost with it.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 1024 * 1024;
+
+/// A visitor's connection.
+pub(crate) struct Visitor {
+    pub(crate) inbox: Inbox,
+    pub(crate) write: Box<dyn Outgoing>,
+    from: SocketAddr,
+}
+
+/// What follows a request on its connection.
+enum Next {
+    Another,
+    Close,
+    /// At once, and so that the visitor notices.
+    Abort,
+    /// The server's own pages take it from here, beginning with this head.
+    Apex(Vec<u8>),
+}
+
+/// Why there is no request.
+enum NoRequest {
+    /// There won't be another one.
+    End,
+    /// It did not come in time.
+    Late,
+    Bad(BadHead),
+}
+
+impl Gateway {
+    /// Serves a visitor's connection until it ends, or until `stop` turns true and nothing is being answered.
+    pub(super) async fn visit(
+        &self,
+        (read, write): Stream,
+        from: SocketAddr,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut visitor = Visitor { inbox: Inbox::new(read), write, from };
+        let mut patience = self.config.limits.head;
+        loop {
+            let next = match self.next_request(&mut visitor, patience, &mut stop).await {
+                Ok((raw, request)) => self.route(&mut visitor, raw, &request).await,
+                Err(NoRequest::End) => return,
+                Err(NoRequest::Late) => {
+                    self.counters.slow_heads.add();
+                    self.refuse(&mut visitor, 408, "The request did not come in time.").await;
+                    Next::Close
+                }
+                Err(NoRequest::Bad(why)) => {
+                    self.counters.bad_heads.add();
+                    self.refuse(&mut visitor, why.status(), &format!("The request is refused: {why}.")).await;
+                    Next::Close
+                }
+            };
+            match next {
+                Next::Another => visitor.inbox.rest(),
+                Next::Close => return linger(visitor).await,
+                Next::Abort => return visitor.write.abort(),
+                Next::Apex(raw) => return self.hand_over(raw, visitor).await,
+            }
+            patience = self.config.limits.idle;
+        }
+    }
+
+    /// The next request's head, raw and understood. Its first byte may take `patience`, the rest as long as any
+    /// head may.
+    async fn next_request(
+        &self,
+        visitor: &mut Visitor,
+        patience: Duration,
+        stop: &mut watch::Receiver<bool>,
+    ) -> Result<(Vec<u8>, RequestHead), NoRequest> {
+        let inbox = &mut visitor.inbox;
+        if inbox.data().is_empty() {
+            tokio::select! {
+                biased;
+                came = timeout(patience, inbox.fill()) => match came {
+                    Ok(Ok(1..)) => {}
+                    Ok(Ok(0) | Err(_)) | Err(_) => return Err(NoRequest::End),
+                },
+                () = stopped(stop) => return Err(NoRequest::End),
+            }
+        }
+        let head = async {
+            // One empty line before a request is to be ignored (RFC 9112 §2.2).
+            while inbox.data() == b"\r" && inbox.fill().await? > 0 {}
+            if inbox.data().starts_with(b"\r\n") {
+                inbox.consume(2);
+            }
+            inbox.head(b"").await
+        };
+        match timeout(self.config.limits.head, head).await {
+            Err(_) => Err(NoRequest::Late),
+            Ok(Ok(Some(raw))) => {
+                let request = RequestHead::parse(&raw).map_err(NoRequest::Bad)?;
+                Ok((raw, request))
+            }
+            Ok(Ok(None) | Err(HeadError::Stream(_))) => Err(NoRequest::End),
+            Ok(Err(HeadError::Bad(why))) => Err(NoRequest::Bad(why)),
+        }
+    }
+
+    async fn route(&self, visitor: &mut Visitor, raw: Vec<u8>, request: &RequestHead) -> Next {
+        let visit = Visit::new(visitor.from.ip(), request, &self.config.trusted);
+        let log = Log { request, client: visit.client, since: Instant::now() };
+        match self.config.hosts.destination(&request.authority) {
+            Destination::Apex => match self.api(request, &visit) {
+                Some(page) => self.answer(visitor, request, &page, &log).await,
+                None => Next::Apex(raw),
+            },
+            Destination::Name(name) => self.forward(visitor, request, &visit, &name, &log).await,
+            Destination::Unknown => {
+                let page = Page::failure(
+                    404,
+                    Some(request),
+                    "Nothing is shared under this name.",
+                    "Check the address.",
+                );
+                self.answer(visitor, request, &page, &log).await
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        visitor: &mut Visitor,
+        request: &RequestHead,
+        visit: &Visit,
+        name: &ShareName,
+        log: &Log<'_>,
+    ) -> Next {
+        let mut bytes = (0, 0);
+        let mut tries = if request.may_be_repeated() { 2 } else { 1 };
+        let failed = loop {
+            let upstream = match &self.tunnels {
+                Some(tunnels) => tunnels.borrow(name, log.since).await,
+                None => Err(Refusal::Unknown),
+            };
+            let upstream = match upstream {
+                Ok(upstream) => upstream,
+                Err(why) => return self.answer(visitor, request, &refusal(why, request), log).await,
+            };
+            let (limits, domain) = (&self.config.limits, self.config.urls.domain.as_str());
+            let mut exchange = Exchange { request, visit, limits, domain, bytes: &mut bytes };
+            tries -= 1;
+            match exchange.run(visitor, upstream).await {
+                Ok(exchanged) => return self.finished(&exchanged, bytes, log),
+                // The local server may have closed the connection just before it was lent.
+                Err(Failed::Unanswered) if tries > 0 => {}
+                Err(failed) => break failed,
+            }
+        };
+        self.counters.bytes_in.add_many(bytes.0);
+        if failed == Failed::SlowBody {
+            self.counters.slow_bodies.add();
+        }
+        match failure(failed, request) {
+            Some(page) => match self.answer(visitor, request, &page, log).await {
+                // Whatever there was of a body, it was not read to its end.
+                Next::Another if request.body == Body::None => Next::Another,
+                _ => Next::Close,
+            },
+            None => {
+                log.write(499, bytes);
+                Next::Abort
+            }
+        }
+    }
+
+    fn finished(&self, exchanged: &Exchanged, bytes: (u64, u64), log: &Log<'_>) -> Next {
+        self.counters.answered(exchanged.status);
+        self.counters.bytes_in.add_many(bytes.0);
+        self.counters.bytes_out.add_many(bytes.1);
+        if exchanged.upgraded {
+            self.counters.upgraded.add();
+        }
+        log.write(exchanged.status, bytes);
+        match exchanged.ended {
+            Ended::Whole { keep_alive: true } => Next::Another,
+            Ended::Whole { keep_alive: false } => Next::Close,
+            Ended::Cut => {
+                self.counters.cut.add();
+                Next::Abort
+            }
+            Ended::Blocked => {
+                self.counters.slow_readers.add();
+                Next::Abort
+            }
+        }
+    }
+
+    /// Answers with a page of our own.
+    async fn answer(&self, visitor: &mut Visitor, request: &RequestHead, page: &Page, log: &Log<'_>) -> Next {
+        let keep_alive = request.keep_alive && matches!(request.body, Body::None | Body::Length(0));
+        self.counters.answered(page.status);
+        let bytes = page.bytes(Some(request), keep_alive);
+        let written = write_all(&mut visitor.write, &bytes, self.config.limits.blocked).await;
+        log.write(page.status, (0, bytes.len() as u64));
+        match written {
+            Ok(()) if keep_alive => Next::Another,
+            Ok(()) => Next::Close,
+            Err(_) => Next::Abort,
+        }
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&self, visitor: &mut Visitor, status: u16, what: &str) {
+        self.counters.answered(status);
+        tracing::info!(client = %visitor.from.ip(), status, what, "refused");
+        let page = Page::failure(status, None, what, "");
+        let _gone = write_all(&mut visitor.write, &page.bytes(None, false), LINGER).await;
+    }
+
+    async fn hand_over(&self, raw: Vec<u8>, visitor: Visitor) {
+        use tokio::io::AsyncReadExt as _;
+
+        let rest = visitor.inbox.into_stream();
+        let read = Box::new(std::io::Cursor::new(raw).chain(rest));
+        self.apex.serve((read, visitor.write), visitor.from).await;
+    }
+}
+
+/// Says that nothing more comes, and lets the visitor finish.
+async fn linger(mut visitor: Visitor) {
+    let drained = async {
+        visitor.write.shutdown().await?;
+        let limit = visitor.inbox.total() + LINGER_BYTES;
+        while visitor.inbox.total() < limit {
+            visitor.inbox.consume(usize::MAX);
+            if visitor.inbox.fill().await? == 0 {
+                break;
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    let _late = timeout(LINGER, drained).await;
+}
+
+fn refusal(why: Refusal, request: &RequestHead) -> Page {
+    let (status, what, remedy) = match why {
+        Refusal::Unknown => (404, "Nothing is shared under this name.", "Check the address."),
+        Refusal::Away => (503, "Who shares this is away.", "Try again in a moment."),
+        Refusal::Busy => (503, "All connections to who shares this are busy.", "Try again in a moment."),
+        Refusal::NotHttp => (502, "What is shared here is no web server.", "Ask who shares it."),
+    };
+    Page::failure(status, Some(request), what, remedy)
+}
+
+fn failure(failed: Failed, request: &RequestHead) -> Option<Page> {
+    let (status, what, remedy) = match failed {
+        Failed::Unanswered => {
+            (502, "The local server closed the connection without an answer.", "Try again.")
+        }
+        Failed::Garbage => (502, "The local server's answer is not HTTP.", "Ask who shares it."),
+        Failed::Slow => (504, "The local server did not answer in time.", "Try again later."),
+        Failed::BadBody => (400, "The request's body is malformed.", ""),
+        Failed::SlowBody => (408, "The request's body did not come in time.", ""),
+        Failed::Gone => return None,
+    };
+    Some(Page::failure(status, Some(request), what, remedy))
+}
+
+/// The access log's line of one request. Queries are left out: they carry secrets.
+struct Log<'a> {
+    request: &'a RequestHead,
+    client: IpAddr,
+    since: Instant,
+}
+
+impl Log<'_> {
+    fn write(&self, status: u16, (bytes_in, bytes_out): (u64, u64)) {
+        if !tracing::enabled!(tracing::Level::INFO) {
+            return;
+        }
+        let path: String = String::from_utf8_lossy(self.request.path()).chars().take(256).collect();
+        let ms = self.since.elapsed().as_micros() as f64 / 1000.0;
+        let (method, host) = (self.request.method.as_str(), self.request.authority.as_str());
+        tracing::info!(client = %self.client, method, host, ?path, status, bytes_in, bytes_out, ms, "request");
+    }
+}
+
+/// Serves one visitor who came when there was no room: it is told so, and nothing is read.
+pub(super) async fn turn_away((_read, mut write): Stream, gateway: Arc<Gateway>, status: u16) {
+    gateway.counters.answered(status);
+    let what = if status == 429 { "Too many connections from your network." } else { "This server is full." };
+    let page = Page::failure(status, None, what, "Try again in a moment.");
+    let _gone = write_all(&mut write, &page.bytes(None, false), LINGER).await;
+}

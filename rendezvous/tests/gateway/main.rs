@@ -1,0 +1,10 @@
+//! The gateway with a localtunnel client that is as plain as can be: what visitors get through it, and what
+//! they get when something fails.
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+mod failures;
+mod limits;
+mod passing;
+#[path = "../support/mod.rs"]
+mod support;
+mod tunnel;
