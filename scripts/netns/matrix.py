@@ -131,14 +131,18 @@ def row(a, b, options, remedy):
         "expected": expected, "verdicts": len(counts["verdict"]),
     }
     lucky = len(counts["direct"]) if expected == "verdict" and may_be_lucky(a, b, remedy) else 0
-    agrees = len(results) == runs and len(counts[expected]) + min(lucky, 1) == runs
+    # On one link it is the order of two primes that decides, and only the machine knows it: either end is right if it is clear.
+    lucky = lucky if shared_link() else min(lucky, 1)
+    agrees = len(results) == runs and len(counts[expected]) + lucky == runs
     if not agrees:
         said += "".join(f"{a} × {b}: {json.dumps(result)}\n" for result in results)
     return event, agrees, said
 
 
 def may_be_lucky(a, b, remedy):
-    return any("symmetric-random" in kind for kind in (a, b)) and "udp-blocked" not in (a, b) and remedy != "predict"
+    if "udp-blocked" in (a, b):
+        return False
+    return shared_link() or any("symmetric-random" in kind for kind in (a, b)) and remedy != "predict"
 
 
 HEADER = f"{'pair':64} {'remedy':15} {'runs':>4} {'direct':>6} {'verdict':>7} {'median':>8} {'p99':>8}"
