@@ -104,9 +104,9 @@ impl Carry {
     ) -> Result<(), BodyError> {
         let written = write_all(to, out, self.blocked).await;
         out.clear();
-        written.map_err(|error| match error.kind() {
-            io::ErrorKind::TimedOut => BodyError::Blocked,
-            _ => BodyError::Unwritable,
+        written.map_err(|error| {
+            let is_late = error.kind() == io::ErrorKind::TimedOut;
+            if is_late { BodyError::Blocked } else { BodyError::Unwritable }
         })
     }
 }

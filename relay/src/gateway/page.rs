@@ -144,7 +144,7 @@ mod tests {
         let text = failure("", "GET");
         assert!(text.ends_with("\r\n\r\n503 Service Unavailable\nIt is away. Wait.\n"), "{text}");
         let head = failure("", "HEAD");
-        assert!(head.ends_with("\r\n\r\n") && head.contains("Content-Length: 44\r\n"), "{head}");
+        assert!(head.ends_with("\r\n\r\n") && head.contains("Content-Length: 42\r\n"), "{head}");
         let nobody = Page::failure(400, None, "a", "b").bytes(None, true);
         assert!(String::from_utf8(nobody).unwrap().contains("\r\nConnection: close\r\n"));
     }

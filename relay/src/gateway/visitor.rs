@@ -181,7 +181,7 @@ impl Gateway {
             Some(page) => match self.answer(visitor, request, &page, log).await {
                 // Whatever there was of a body, it was not read to its end.
                 Next::Another if request.body == Body::None => Next::Another,
-                _ => Next::Close,
+                Next::Another | Next::Close | Next::Abort | Next::Apex(_) => Next::Close,
             },
             None => {
                 log.write(499, bytes);

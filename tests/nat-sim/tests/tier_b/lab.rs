@@ -77,7 +77,12 @@ fn key(number: u8) -> SecretKey {
 impl Lab {
     /// Starts the server, or starts it again.
     pub(crate) fn server(&self) -> Server {
-        let config = ServerConfig { admin: None, seed: Some(self.seed_for(0)), ..ServerConfig::default() };
+        let config = ServerConfig {
+            admin: None,
+            apex: vec!["s".to_owned()],
+            seed: Some(self.seed_for(0)),
+            ..ServerConfig::default()
+        };
         Server::start(config, &key(0), self.world.net("s")).unwrap()
     }
 
