@@ -13,6 +13,7 @@ pub mod limit;
 pub mod machine;
 pub mod matchmaker;
 pub mod name;
+pub mod nat;
 pub mod path;
 pub mod proof;
 pub mod public_udp;
