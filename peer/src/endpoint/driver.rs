@@ -5,6 +5,7 @@
 //! is in `exchanges`, what belongs to paths in `paths`.
 
 mod exchanges;
+mod lifetime;
 mod paths;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use super::{EndpointEvent, ShareSpec, Standing, close_remote_later};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
 use exchanges::{Dialling, PendingDial};
+use lifetime::Learning;
 use paths::FreshLink;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
@@ -106,6 +108,7 @@ pub(super) struct Driver {
     /// The tickets under which remotes were dialled, to ask again when their paths are lost.
     tickets: BTreeMap<RemoteKey, Ticket>,
     fresh_links: BTreeMap<LinkId, FreshLink>,
+    lifetime: Learning,
     next_link: u16,
     traffic_at: Option<Instant>,
     closed: bool,
@@ -129,6 +132,7 @@ impl Driver {
             remotes: BTreeMap::new(),
             tickets: BTreeMap::new(),
             fresh_links: BTreeMap::new(),
+            lifetime: Learning::default(),
             next_link: 1,
             traffic_at: None,
             closed: false,
@@ -193,7 +197,7 @@ impl Driver {
             }
             Command::Forget { address } => {
                 if let Some((key, _)) = self.by_address(address) {
-                    self.forget(key, close::DONE, "done");
+                    self.forget(key, (close::DONE, "done"), now);
                 }
             }
             Command::Close { done } => {
@@ -260,6 +264,7 @@ impl Driver {
             remote.agent.handle_timeout(now);
         }
         self.forget_expired(now);
+        self.lifetime_timeout(now);
         self.expire_fresh_links(now);
     }
 
@@ -276,7 +281,7 @@ impl Driver {
         for remote in self.remotes.values() {
             next = earliest(earliest(next, remote.agent.poll_timeout()), remote.expires);
         }
-        next = earliest(next, self.fresh_links_timeout());
+        next = earliest(next, earliest(self.fresh_links_timeout(), self.lifetime.poll_timeout()));
         earliest(next, self.traffic_at)
     }
 
@@ -356,20 +361,14 @@ impl Driver {
         found.map(|(key, remote)| (*key, remote))
     }
 
-    /// Remotes whose time without a connection is over, or whose connection has ended.
     fn forget_expired(&mut self, now: Instant) {
-        let gone = |remote: &Remote| match &remote.connection {
-            Some(connection) => connection.close_reason().is_some(),
-            None => remote.expires.is_some_and(|at| at <= now),
-        };
-        let keys: Vec<_> =
-            self.remotes.iter().filter(|(_, remote)| gone(remote)).map(|(key, _)| *key).collect();
-        for key in keys {
-            self.forget(key, close::DONE, "gone");
+        let over = self.remotes.iter().filter(|(_, remote)| remote.is_over(now));
+        for key in over.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.forget(key, (close::DONE, "gone"), now);
         }
     }
 
-    fn forget(&mut self, key: RemoteKey, code: u32, why: &str) {
+    fn forget(&mut self, key: RemoteKey, (code, why): (u32, &str), now: Instant) {
         let Some(remote) = self.remotes.remove(&key) else { return };
         self.tickets.remove(&key);
         self.unreachable(key);
@@ -379,6 +378,7 @@ impl Driver {
         for link in remote.links {
             self.close_link(link);
         }
+        self.lifetime_loses(key, now);
         close_remote_later(&self.parts.socket, remote.address);
         self.dials.retain(|dialling| dialling.repunch != Some(key));
         self.pending.retain(|pending| pending.repunch != Some(key));

@@ -5,11 +5,9 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use proto::id::{Instance, PeerId};
-use proto::path::{LinkId, PathAgent, PathId, PathKind, Traffic};
-use proto::proof::{Exchange, TicketSecret};
+use proto::path::{LinkId, Outlook, PathAgent, PathId, PathKind, Signals, Traffic};
+use proto::proof::Exchange;
 use proto::stun::Role;
-use proto::wire::VERSION;
-use proto::wire::signal::{Claims, Nonce, Trickle};
 
 use crate::path_socket::PathSocket;
 
@@ -69,6 +67,18 @@ impl Remote {
         }
     }
 
+    /// Whether nobody needs it any more: its connection has ended, the time for one is over, or it was dialled
+    /// and every way to it was tried.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        match &self.connection {
+            Some(connection) => connection.close_reason().is_some(),
+            None => {
+                let is_hopeless = self.agent.outlook() == Outlook::Unreached;
+                self.role == Role::Connector && is_hopeless || self.expires.is_some_and(|at| at <= now)
+            }
+        }
+    }
+
     /// There is a path again. What QUIC sent before it is lost, and would be sent again only when a timer says
     /// so that has doubled each time; the answer to one more byte shows the loss at once.
     pub(super) fn look_for_losses(&self) {
@@ -92,38 +102,5 @@ impl Remote {
             }
         }
         any
-    }
-}
-
-/// The authenticated messages of one exchange beside its offer and answer.
-#[derive(Debug)]
-pub(super) struct Signals {
-    pub(super) exchange: Exchange,
-    pub(super) secret: TicketSecret,
-    pub(super) offer: Nonce,
-    sent: u32,
-    received: u32,
-}
-
-impl Signals {
-    pub(super) const fn new(exchange: Exchange, secret: TicketSecret, offer: Nonce) -> Self {
-        Self { exchange, secret, offer, sent: 0, received: 0 }
-    }
-
-    /// Our further claims.
-    pub(super) fn trickle(&mut self, me: RemoteKey, claims: Claims) -> Trickle {
-        self.sent += 1;
-        let mac = self.secret.trickle_mac(&self.exchange, me, self.offer, self.sent, &claims);
-        Trickle { version: VERSION, offer: self.offer, counter: self.sent, claims, mac }
-    }
-
-    /// Whether a trickle is the remote's, and newer than the last.
-    pub(super) fn accepts(&mut self, from: RemoteKey, trickle: &Trickle) -> bool {
-        let new = trickle.counter > self.received && trickle.offer == self.offer;
-        let proven = new && self.secret.proves_trickle(&self.exchange, from, trickle);
-        if proven {
-            self.received = trickle.counter;
-        }
-        proven
     }
 }

@@ -7,7 +7,7 @@ use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believab
 use proto::dial::{Dial, DialEvent, DialFailure};
 use proto::doorman::{Decision, Doorman};
 use proto::machine::{Backoff, random};
-use proto::path::{LinkId, PathAgent, PathConfig, PathKind};
+use proto::path::{LinkId, PathAgent, PathConfig, PathKind, Signals};
 use proto::proof::CheckKeys;
 use proto::session::SessionEvent;
 use proto::stun::Role;
@@ -19,18 +19,15 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Driver, Shared, unix_secs};
 use crate::endpoint::accept::{Access, Knock, Visit};
-use crate::endpoint::remote::{Introduction, Remote, RemoteKey, Signals};
+use crate::endpoint::remote::{Introduction, Remote, RemoteKey};
 use crate::endpoint::{EndpointEvent, ShareSpec, Standing};
 use crate::error::Error;
 
 /// How many remotes one process has at once.
 const MAX_REMOTES: usize = 1024;
 
-/// How long a remote that was let in may take to connect.
+/// How long a connection may take from when both sides know each other.
 const CONNECT: Duration = Duration::from_secs(30);
-
-/// How long a connector looks for a path before it says that there is none.
-const NO_PATH: Duration = Duration::from_secs(12);
 
 /// A dial that waits for the session, or for its time.
 pub(super) struct PendingDial {
@@ -80,7 +77,7 @@ impl Driver {
     pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
         match event {
             SessionEvent::Up { observed, .. } => {
-                self.observed = Some(observed);
+                self.handle_observed(observed, now);
                 let _ = self.parts.standing.send(Standing::Up);
             }
             SessionEvent::Down => {
@@ -90,7 +87,7 @@ impl Driver {
                 let (url, why) = (self.parts.server.url.clone(), self.last_failure.clone());
                 self.fail(&Error::ServerSilent { url, why });
             }
-            SessionEvent::Observed(addr) => self.observed = Some(addr),
+            SessionEvent::Observed(observed) => self.handle_observed(observed, now),
             SessionEvent::Registered(share) => self.event(EndpointEvent::Registered(share)),
             SessionEvent::Displaced(share) => self.event(EndpointEvent::Displaced(share)),
             SessionEvent::Forwarded { offer, to_instance, relay } => {
@@ -110,6 +107,14 @@ impl Driver {
             }
             SessionEvent::Offer { from, observed, offer } => self.handle_offer(from, observed, &offer, now),
             SessionEvent::Trickle { from, trickle } => self.handle_trickle(from, &trickle, now),
+        }
+    }
+
+    /// Our address as the server sees it. Behind another public address is another NAT.
+    fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
+        let before = self.observed.replace(observed);
+        if before.is_some_and(|before| before.ip() != observed.ip()) {
+            self.forget_lifetime(now);
         }
     }
 
@@ -154,6 +159,7 @@ impl Driver {
         observed: Option<SocketAddr>,
         now: Instant,
     ) -> Option<SocketAddr> {
+        self.lifetime_loses(key, now);
         let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
         agent.add_link(LinkId::MAIN, PathKind::Direct, now);
         for candidate in self.believed(claims, observed) {
@@ -273,7 +279,7 @@ impl Driver {
                     // The sharer is another process now: the connection's other end is gone.
                     self.dials[index].repunch = None;
                     self.dials[index].reply = None;
-                    self.forget(old, close::DONE, "the peer was started again");
+                    self.forget(old, (close::DONE, "the peer was started again"), now);
                     return true;
                 }
                 let secret = self.dials[index].ticket.secret.clone();
@@ -282,11 +288,6 @@ impl Driver {
                 if address.is_none() {
                     self.refuse_dial(index, Error::Local("too many peers at once".into()));
                     return true;
-                }
-                if let Some(remote) = self.remotes.get_mut(&sharer)
-                    && remote.connection.is_none()
-                {
-                    remote.expires = Some(now + NO_PATH);
                 }
                 self.tickets.insert(sharer, self.dials[index].ticket.clone());
                 self.dials[index].reaching = Some(sharer);

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind};
 use proto::machine::{earliest, random};
-use proto::path::{CheckTransmit, LinkId, PathEvent, PathKind};
-use proto::stun::{self, Preview, Role, Transaction};
+use proto::path::{CheckTransmit, LinkId, MappingQuery, PathEvent, PathKind};
+use proto::stun::{self, Preview, Role};
 
 use super::Driver;
 use crate::endpoint::remote::RemoteKey;
@@ -20,18 +20,11 @@ const MAX_FRESH_LINKS: usize = 8;
 /// about to choose one over it.
 const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
 
-/// How often the server is asked for a fresh link's mapping (RFC 8489 §6.2.1 starts at 500 ms), and how
-/// many times.
-const MAPPING_RETRY: Duration = Duration::from_millis(300);
-const MAPPING_TRIES: u8 = 4;
-
 /// A short-lived link: another local port, for a remote that could not be reached from the main one.
 #[derive(Debug)]
 pub(super) struct FreshLink {
     key: RemoteKey,
-    transaction: Transaction,
-    tries_left: u8,
-    ask_at: Option<Instant>,
+    query: MappingQuery,
     expires: Instant,
 }
 
@@ -45,7 +38,13 @@ impl Driver {
         let path = proto::path::PathId { link, remote: from };
         let found = self.remotes.values_mut().find(|remote| remote.agent.expects(&preview));
         match found {
-            Some(remote) => remote.agent.handle_check(path, &payload, now),
+            Some(remote) => {
+                let before = remote.agent.stats().checks_received;
+                remote.agent.handle_check(path, &payload, now);
+                if remote.agent.stats().checks_received > before {
+                    self.lifetime_heard(link, now);
+                }
+            }
             None => match preview {
                 Preview::Check(_) => tracing::trace!("a check of no exchange of ours"),
                 Preview::Answer(_) => tracing::trace!("an answer that nobody waits for"),
@@ -90,6 +89,7 @@ impl Driver {
         match event {
             PathEvent::Accept(path) => {
                 self.parts.socket.accept_from(remote.address, path);
+                self.lifetime_proven(path.link, now);
             }
             PathEvent::Route { route, primary, reason } => {
                 self.parts.socket.set_route(remote.address, route);
@@ -104,6 +104,7 @@ impl Driver {
                             self.event(EndpointEvent::Path(report));
                         }
                         self.reached(key);
+                        self.lifetime_begins(key, path, now);
                     }
                     _ => {
                         tracing::info!(?peer, %reason, "no path");
@@ -113,79 +114,70 @@ impl Driver {
                     }
                 }
             }
-            PathEvent::FreshLinkWanted => self.open_fresh_link(key, now),
+            PathEvent::FreshLinkWanted => {
+                self.open_fresh_link(key, now);
+            }
         }
     }
 
     /// Opens another local port for a remote and asks the server under which mapping it is seen.
-    fn open_fresh_link(&mut self, key: RemoteKey, now: Instant) {
+    pub(super) fn open_fresh_link(&mut self, key: RemoteKey, now: Instant) -> Option<LinkId> {
         if self.fresh_links.len() >= MAX_FRESH_LINKS {
-            return;
+            return None;
         }
-        let v4 = self.observed.is_none_or(|addr| addr.is_ipv4());
+        let v4 = self.observed_is_v4();
         let any: SocketAddr =
             if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
         let bound = match self.parts.net.bind_udp(any) {
             Ok(bound) => bound,
             Err(error) => {
                 tracing::debug!(%error, "no further socket");
-                return;
+                return None;
             }
         };
         let id = LinkId(self.next_link);
         self.next_link = self.next_link.checked_add(1).unwrap_or(1);
         self.parts.socket.add_link(id, bound);
-        let link = FreshLink {
-            key,
-            transaction: random(&mut self.rng),
-            tries_left: MAPPING_TRIES,
-            ask_at: Some(now),
-            expires: now + FRESH_LINK_LIFE,
-        };
-        self.fresh_links.insert(id, link);
+        let query = MappingQuery::new(random(&mut self.rng), now);
+        self.fresh_links.insert(id, FreshLink { key, query, expires: now + FRESH_LINK_LIFE });
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.links.push(id);
         }
         self.ask_mappings(now);
+        Some(id)
     }
 
     fn ask_mappings(&mut self, now: Instant) {
-        let v4 = self.observed.is_none_or(|addr| addr.is_ipv4());
+        let v4 = self.observed_is_v4();
         let Some(server) = self.parts.server.udp.iter().find(|addr| addr.is_ipv4() == v4) else { return };
         for (id, fresh) in &mut self.fresh_links {
-            if fresh.ask_at.is_none_or(|at| at > now) {
-                continue;
-            }
-            fresh.tries_left = fresh.tries_left.saturating_sub(1);
-            fresh.ask_at = (fresh.tries_left > 0).then(|| now + MAPPING_RETRY);
-            if let Some(link) = self.parts.socket.link(*id) {
-                let _ = link.send_datagram(*server, &stun::binding_request(fresh.transaction));
+            while let Some(request) = fresh.query.poll_transmit(now) {
+                if let Some(link) = self.parts.socket.link(*id) {
+                    let _ = link.send_datagram(*server, &request);
+                }
             }
         }
     }
 
     /// The server's word on a fresh link's mapping: the remote is told, and our own checks begin there.
     fn handle_mapping(&mut self, link: LinkId, from: SocketAddr, payload: &[u8], now: Instant) -> bool {
-        let Some(fresh) = self.fresh_links.get_mut(&link).filter(|fresh| fresh.ask_at.is_some()) else {
-            return false;
-        };
         if !self.parts.server.udp.contains(&from) {
             return false;
         }
-        let Some(mapped) = stun::mapped_address(payload, fresh.transaction) else { return false };
-        fresh.ask_at = None;
+        let Some(fresh) = self.fresh_links.get_mut(&link) else { return false };
+        let Some(mapped) = fresh.query.handle_answer(payload) else { return false };
         let key = fresh.key;
-        self.trickle(key, vec![Candidate::new(CandidateKind::Reflexive, mapped)]);
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.agent.add_link(link, PathKind::Direct, now);
         }
+        self.trickle(key, vec![Candidate::new(CandidateKind::Reflexive, mapped)]);
         true
     }
 
     pub(super) fn fresh_links_timeout(&self) -> Option<Instant> {
-        self.fresh_links
-            .values()
-            .fold(None, |next, fresh| earliest(next, earliest(fresh.ask_at, Some(fresh.expires))))
+        self.fresh_links.values().fold(None, |next, fresh| {
+            earliest(next, earliest(fresh.query.poll_timeout(), Some(fresh.expires)))
+        })
     }
 
     pub(super) fn expire_fresh_links(&mut self, now: Instant) {
@@ -198,16 +190,29 @@ impl Driver {
                 self.close_link(id);
                 continue;
             };
-            if remote.agent.route().primary.is_some_and(|path| path.link == id) {
+            let carries_data = remote.agent.route().primary.is_some_and(|path| path.link == id);
+            if carries_data || self.lifetime.is_probe(id) {
                 if let Some(fresh) = self.fresh_links.get_mut(&id) {
                     fresh.expires = now + FRESH_LINK_LIFE;
                 }
                 continue;
             }
+            self.close_fresh_link(id, now);
+        }
+    }
+
+    /// The family in which the server sees us, which further links are of.
+    pub(super) fn observed_is_v4(&self) -> bool {
+        self.observed.is_none_or(|addr| addr.is_ipv4())
+    }
+
+    pub(super) fn close_fresh_link(&mut self, id: LinkId, now: Instant) {
+        let key = self.fresh_links.get(&id).map(|fresh| fresh.key);
+        if let Some(remote) = key.and_then(|key| self.remotes.get_mut(&key)) {
             remote.agent.remove_link(id, now);
             remote.links.retain(|link| *link != id);
-            self.close_link(id);
         }
+        self.close_link(id);
     }
 
     pub(super) fn close_link(&mut self, link: LinkId) {

@@ -40,6 +40,35 @@ fn ten_idle_minutes_behind_bindings_of_30_s_change_nothing() {
     });
 }
 
+/// What a host sends in ten minutes in which its connection is idle, once it has had five to learn. Nothing is
+/// punched again in all that time.
+fn idle_traffic(kept: Duration) -> u64 {
+    let plan = homes(|policy| policy.expiry = Expiry::after(kept, Refresh::Outbound));
+    run(&plan, 1, async |lab| {
+        let _server = lab.server();
+        let (a, b) = lab.both().await;
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        let mut visitor = Visitor::echo(&connection).await;
+        visitor.round_trip().await;
+        sleep(300 * SEC).await;
+        let before = lab.traffic("a").sent;
+        sleep(600 * SEC).await;
+        let sent = lab.traffic("a").sent - before;
+        assert!(visitor.round_trip().await <= D + 4 * GRAIN);
+        assert_eq!([a.paths().len(), b.paths().len()], [1, 1], "nothing is punched again");
+        sent
+    })
+}
+
+#[test]
+fn an_idle_connection_learns_what_its_nat_keeps_and_sends_no_more_than_that_needs() {
+    let [short, long] = [30 * SEC, 90 * SEC].map(idle_traffic);
+    println!("{short} datagrams in ten minutes behind bindings of 30 s, {long} behind bindings of 90 s");
+    // Checks of either side and their answers: every 16 s at the rarest, and every 52 s.
+    let difference = 2 * (600 / 16 - 600 / 47);
+    assert!(long + difference <= short, "{short} and {long} datagrams");
+}
+
 /// The longest wait for an echo while one is asked for every 100 ms.
 async fn longest_stall(visitor: &mut Visitor, during: Duration) -> Duration {
     let until = Instant::now() + during;
