@@ -219,7 +219,8 @@ impl Matchmaker {
                     Ok((sharer, to_instance)) => {
                         let (from, from_instance, observed) = self.identity(key);
                         self.stats.offers_forwarded += 1;
-                        self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay: None });
+                        let relay = self.config.relays.first().cloned();
+                        self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay });
                         self.send(sharer, FromServer::Offer { from, from_instance, observed, offer });
                     }
                     Err(reason) => {

@@ -1,8 +1,14 @@
-//! Culvert's packet plumbing: datagram links, TLS identity, and what every program shares.
+//! Culvert's packet plumbing: datagram links, TLS identity, the relay, and what every program shares.
 
 pub mod demux;
 pub mod gateway;
+pub mod http;
+pub mod listen;
+pub mod metrics;
 pub mod net;
 pub mod program;
 pub mod quic;
+pub mod server;
+pub mod standalone;
 pub mod tls;
+mod websocket;

@@ -23,6 +23,7 @@
 mod args;
 pub mod config;
 pub mod exit;
+pub mod identity;
 pub mod logging;
 pub mod report;
 pub mod signals;

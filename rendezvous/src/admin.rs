@@ -1,6 +1,5 @@
 //! The operator's HTTP side: `/metrics`, `/healthz`, `/readyz`.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,11 +8,12 @@ use hyper::{Request, StatusCode};
 use proto::matchmaker::MatchmakerStats;
 use proto::public_udp::PublicUdpStats;
 use relay::gateway::{Gateway, GatewayStats};
+use relay::http::{HttpStats, Page, Pages, page, text};
+use relay::metrics::Metrics;
 use relay::net::BoxFuture;
-use relay::program::COMMIT;
+use relay::server::RelayServer;
 use tokio::sync::watch;
 
-use crate::http::{Page, Pages, page, text};
 use crate::sessions::Sessions;
 use crate::socket::Desk;
 use crate::stats::{Counters, Stats};
@@ -23,6 +23,7 @@ use crate::stats::{Counters, Stats};
 pub(crate) struct Admin {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) desk: Arc<Desk>,
+    pub(crate) relay: Option<Arc<RelayServer>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) gateway: Arc<Gateway>,
     pub(crate) draining: watch::Receiver<bool>,
@@ -32,9 +33,13 @@ impl Pages for Admin {
     fn answer<'a>(&'a self, request: &'a Request<Incoming>, _from: SocketAddr) -> BoxFuture<'a, Page> {
         let page = match request.uri().path() {
             "/metrics" => {
-                let stats =
-                    self.counters.stats(self.sessions.stats(), self.desk.stats(), self.gateway.stats());
-                page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(&stats))
+                let stats = self.counters.stats(
+                    self.sessions.stats(),
+                    self.desk.stats(),
+                    self.gateway.stats(),
+                    self.relay.as_ref().map(|relay| relay.stats()),
+                );
+                page(StatusCode::OK, Metrics::CONTENT_TYPE, metrics(&stats))
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if *self.draining.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
@@ -45,69 +50,38 @@ impl Pages for Admin {
     }
 }
 
-/// One metric: its name, what it counts, and its values by label.
-struct Metric<'a> {
-    name: &'a str,
-    help: &'a str,
-    label: &'a str,
-    values: &'a [(&'a str, u64)],
-}
-
-impl Metric<'_> {
-    /// Prometheus's text form. What only grows is named so.
-    fn write(&self, out: &mut String) {
-        let Self { name, help, label, values } = self;
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        // Writing to a string has no way to fail.
-        let _ = writeln!(out, "# HELP culvert_{name} {help}\n# TYPE culvert_{name} {kind}");
-        for (value_of, value) in *values {
-            let _ = if label.is_empty() {
-                writeln!(out, "culvert_{name} {value}")
-            } else {
-                writeln!(out, "culvert_{name}{{{label}=\"{value_of}\"}} {value}")
-            };
-        }
-    }
-}
-
 fn metrics(stats: &Stats) -> String {
-    let mut out = String::with_capacity(4096);
-    let version = env!("CARGO_PKG_VERSION");
-    let _ = writeln!(
-        out,
-        "# HELP culvert_build_info Which build this is.\n# TYPE culvert_build_info gauge\n\
-         culvert_build_info{{program=\"rendezvous\",version=\"{version}\",commit=\"{COMMIT}\"}} 1"
-    );
-    let mut metric = |name: &str, help: &str, label: &str, values: &[(&str, u64)]| {
-        Metric { name, help, label, values }.write(&mut out);
-    };
+    let mut out = Metrics::new("rendezvous");
     let MatchmakerStats { sessions, shares, sessions_closed, .. } = stats.matchmaker;
-    metric("sessions", "Sessions now.", "", &[("", sessions as u64)]);
-    metric("shares", "Shares registered now.", "", &[("", shares as u64)]);
-    metric(
+    out.single("sessions", "Sessions now.", sessions as u64);
+    out.single("shares", "Shares registered now.", shares as u64);
+    out.labelled(
         "sessions_closed_total",
         "Sessions closed by the server, by reason.",
         "reason",
         &[("rules", sessions_closed), ("overflow", stats.sessions_overflowed)],
     );
-    write_signals(&stats.matchmaker, &mut metric);
-    write_network(stats, &mut metric);
-    write_gateway(&stats.gateway, &mut metric);
-    write_tunnels(&stats.gateway, &mut metric);
-    out
+    write_signals(&stats.matchmaker, &mut out);
+    write_network(stats, &mut out);
+    let Stats { http_answered: answered, http_rejected: rejected, http_broken: broken, .. } = *stats;
+    HttpStats { answered, rejected, broken, refused: stats.http_refused }.write(&mut out);
+    write_gateway(&stats.gateway, &mut out);
+    write_tunnels(&stats.gateway, &mut out);
+    if let Some(relay) = &stats.relay {
+        relay::server::write_metrics(relay, &mut out);
+    }
+    out.into_text()
 }
 
-type Write<'a> = dyn FnMut(&str, &str, &str, &[(&str, u64)]) + 'a;
-
-fn write_signals(stats: &MatchmakerStats, metric: &mut Write<'_>) {
+fn write_signals(stats: &MatchmakerStats, out: &mut Metrics) {
     let MatchmakerStats { offers_forwarded, offers_offline, offers_limited, .. } = *stats;
-    metric(
+    out.labelled(
         "offers_total",
         "Offers, by what became of them.",
         "result",
         &[("forwarded", offers_forwarded), ("offline", offers_offline), ("limited", offers_limited)],
     );
-    metric(
+    out.labelled(
         "signals_total",
         "Answers and trickles, by what became of them.",
         "result",
@@ -115,8 +89,8 @@ fn write_signals(stats: &MatchmakerStats, metric: &mut Write<'_>) {
     );
 }
 
-fn write_network(stats: &Stats, metric: &mut Write<'_>) {
-    metric(
+fn write_network(stats: &Stats, out: &mut Metrics) {
+    out.labelled(
         "handshakes_total",
         "QUIC handshakes, by what became of them.",
         "result",
@@ -127,7 +101,7 @@ fn write_network(stats: &Stats, metric: &mut Write<'_>) {
             ("failed", stats.handshakes_failed),
         ],
     );
-    metric(
+    out.labelled(
         "frames_malformed_total",
         "Frames of sessions that were no message, by kind.",
         "kind",
@@ -138,48 +112,30 @@ fn write_network(stats: &Stats, metric: &mut Write<'_>) {
         ],
     );
     let PublicUdpStats { stun_answered, echo_answered, limited, malformed } = stats.udp;
-    metric(
+    out.labelled(
         "udp_requests_total",
         "Datagrams that are not QUIC, by what became of them.",
         "result",
         &[("stun", stun_answered), ("echo", echo_answered), ("limited", limited), ("malformed", malformed)],
     );
-    metric(
+    out.single(
         "udp_answers_dropped_total",
         "Answers to such datagrams that the socket had no room for.",
-        "",
-        &[("", stats.udp_dropped)],
-    );
-    metric(
-        "http_requests_total",
-        "HTTP requests, by what became of them.",
-        "result",
-        &[("answered", stats.http_answered), ("rejected", stats.http_rejected)],
-    );
-    metric(
-        "http_connections_failed_total",
-        "TCP connections that came to nothing, by reason.",
-        "reason",
-        &[("broken", stats.http_broken), ("refused", stats.http_refused)],
+        stats.udp_dropped,
     );
 }
 
-fn write_gateway(stats: &GatewayStats, metric: &mut Write<'_>) {
-    metric("gateway_connections", "Connections of visitors now.", "", &[("", stats.visitors as u64)]);
+fn write_gateway(stats: &GatewayStats, out: &mut Metrics) {
+    out.single("gateway_connections", "Connections of visitors now.", stats.visitors as u64);
     let [interim, success, redirect, refused, failed] = stats.by_class;
-    metric(
+    out.labelled(
         "gateway_requests_total",
         "Requests answered by the gateway, by the class of their final status.",
         "status",
         &[("1xx", interim), ("2xx", success), ("3xx", redirect), ("4xx", refused), ("5xx", failed)],
     );
-    metric(
-        "gateway_upgrades_total",
-        "Exchanges that became a WebSocket or the like.",
-        "",
-        &[("", stats.upgraded)],
-    );
-    metric(
+    out.single("gateway_upgrades_total", "Exchanges that became a WebSocket or the like.", stats.upgraded);
+    out.labelled(
         "gateway_refused_total",
         "What visitors did that was refused or given up, by reason.",
         "reason",
@@ -192,8 +148,8 @@ fn write_gateway(stats: &GatewayStats, metric: &mut Write<'_>) {
             ("full_each", stats.crowded_each),
         ],
     );
-    metric("gateway_cut_total", "Answers that broke off in the middle.", "", &[("", stats.cut)]);
-    metric(
+    out.single("gateway_cut_total", "Answers that broke off in the middle.", stats.cut);
+    out.labelled(
         "gateway_bytes_total",
         "Bytes of content, by direction as the visitor sees it.",
         "direction",
@@ -201,17 +157,17 @@ fn write_gateway(stats: &GatewayStats, metric: &mut Write<'_>) {
     );
 }
 
-fn write_tunnels(stats: &GatewayStats, metric: &mut Write<'_>) {
-    metric("tunnels", "Tunnels of localtunnel clients now.", "", &[("", stats.tunnels as u64)]);
-    metric("tunnel_connections", "Connections that they hold now.", "", &[("", stats.connections as u64)]);
-    metric("tunnel_waiting", "Visitors that wait for one of them now.", "", &[("", stats.waiting as u64)]);
-    metric(
+fn write_tunnels(stats: &GatewayStats, out: &mut Metrics) {
+    out.single("tunnels", "Tunnels of localtunnel clients now.", stats.tunnels as u64);
+    out.single("tunnel_connections", "Connections that they hold now.", stats.connections as u64);
+    out.single("tunnel_waiting", "Visitors that wait for one of them now.", stats.waiting as u64);
+    out.labelled(
         "tunnel_registrations_total",
         "Registrations of tunnels, by what became of them.",
         "result",
         &[("registered", stats.registered), ("refused", stats.registrations_refused)],
     );
-    metric(
+    out.labelled(
         "tunnel_connections_refused_total",
         "Connections to tunnels' ports that were refused, by reason.",
         "reason",

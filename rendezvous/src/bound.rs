@@ -1,53 +1,11 @@
-//! Everything that a server listens on, and why it can't.
+//! Everything that a server listens on.
 
-use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 
-use relay::net::{Link, Listener, Net, canonical};
-use relay::program::Failure;
+use relay::listen::{Bind, Door, Socket, StartError, bind_udp, listen_tcp};
+use relay::net::Net;
 
-use crate::config::{Alternate, Bind, ServerConfig};
-
-/// A socket that could not be had.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {what} {addr}: {reason}: {remedy}", reason = reason(.source), remedy = remedy(.source, .option))]
-pub struct StartError {
-    what: &'static str,
-    option: &'static str,
-    addr: SocketAddr,
-    source: io::Error,
-}
-
-#[allow(clippy::wildcard_enum_match_arm, reason = "of the system's many errors these have a name of ours")]
-fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => "the port is taken".to_owned(),
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
-        io::ErrorKind::PermissionDenied => "this user may not use the port".to_owned(),
-        _ => error.to_string(),
-    }
-}
-
-#[allow(clippy::wildcard_enum_match_arm, reason = "as above")]
-fn remedy(error: &io::Error, option: &str) -> String {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => format!("stop the program that has it, or choose another with {option}"),
-        io::ErrorKind::PermissionDenied => format!("choose one from 1024 on with {option}"),
-        _ => format!("choose another with {option}"),
-    }
-}
-
-impl From<StartError> for Failure {
-    fn from(error: StartError) -> Self {
-        let slug =
-            if error.source.kind() == io::ErrorKind::AddrInUse { "port-taken" } else { "cannot-listen" };
-        Self::failed(slug, error)
-    }
-}
-
-pub(crate) type Socket = (Arc<dyn Link>, SocketAddr);
-pub(crate) type Door = (Box<dyn Listener>, SocketAddr);
+use crate::config::{Alternate, ServerConfig};
 
 /// Everything that a server listens on.
 pub(crate) struct Bound {
@@ -84,36 +42,4 @@ fn next_port(net: &dyn Net, asked: Bind, main: SocketAddr) -> Option<Socket> {
             None
         }
     }
-}
-
-fn bind_udp(net: &dyn Net, bind: Bind, option: &'static str) -> Result<Socket, StartError> {
-    let bound = bind.bind(|addr| {
-        let link = net.bind_udp(addr)?;
-        let addr = canonical(link.local_addr()?);
-        Ok((link, addr))
-    });
-    bound.map_err(refused("UDP", option, bind.addr))
-}
-
-fn listen_tcp(
-    net: &dyn Net,
-    bind: Bind,
-    what: &'static str,
-    option: &'static str,
-) -> Result<Door, StartError> {
-    let bound = bind.bind(|addr| {
-        let listener = net.listen_tcp(addr)?;
-        let addr = canonical(listener.local_addr()?);
-        Ok((listener, addr))
-    });
-    bound.map_err(refused(what, option, bind.addr))
-}
-
-/// Says what could not be listened on.
-pub(crate) fn refused(
-    what: &'static str,
-    option: &'static str,
-    addr: SocketAddr,
-) -> impl FnOnce(io::Error) -> StartError {
-    move |source| StartError { what, option, addr, source }
 }

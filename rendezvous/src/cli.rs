@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use hyper::Uri;
 use proto::tunnel::proxy::Cidr;
+use proto::wire::signal::{MAX_URL, RelayHint};
 use relay::gateway::TunnelPorts;
 use relay::program::{Failure, GlobalArgs, VERSION, state};
 
-use crate::config::{Alternate, Bind, ServerConfig};
+use crate::config::{Alternate, Bind, Relaying, ServerConfig};
 
 const EXAMPLE: &str = "\
 Example: a server that everybody reaches at 203.0.113.1
@@ -90,6 +91,14 @@ pub struct Serve {
     /// Do not answer the `echo` datagram
     #[arg(long)]
     no_echo: bool,
+
+    /// Do not run the embedded relay
+    #[arg(long)]
+    no_relay: bool,
+
+    /// A relay elsewhere, to be advertised in the embedded one's place (repeatable)
+    #[arg(long, value_name = "URL#PEERID", value_parser = relay_url)]
+    relay: Vec<RelayHint>,
 }
 
 impl Serve {
@@ -121,6 +130,11 @@ impl Serve {
             trusted_proxies: self.trusted_proxy,
             tunnel_ports: Some(self.tunnel_ports),
             echo: !self.no_echo,
+            relay: if self.no_relay || !self.relay.is_empty() {
+                Relaying::Elsewhere(self.relay)
+            } else {
+                Relaying::Embedded(Box::default())
+            },
             ..ServerConfig::default()
         }
     }
@@ -137,6 +151,24 @@ fn public_url(text: &str) -> Result<Uri, NotAPublicUrl> {
     let bare = url.path() == "/" && url.query().is_none();
     let plain = url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     if known && bare && plain { Ok(url) } else { Err(NotAPublicUrl) }
+}
+
+/// Why a text is no relay.
+#[derive(Debug, thiserror::Error)]
+#[error("expected http://HOST[:PORT]/relay#PEERID or the same with https://, as the relay prints it")]
+struct NotARelay;
+
+fn relay_url(text: &str) -> Result<RelayHint, NotARelay> {
+    let (url, peer_id) = text.split_once('#').ok_or(NotARelay)?;
+    let peer_id = peer_id.parse().map_err(|_| NotARelay)?;
+    let uri: Uri = url.parse().map_err(|_| NotARelay)?;
+    let known = matches!(uri.scheme_str(), Some("http" | "https")) && url.len() <= MAX_URL;
+    let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    if known && plain && uri.query().is_none() {
+        Ok(RelayHint { url: url.to_owned(), peer_id })
+    } else {
+        Err(NotARelay)
+    }
 }
 
 #[cfg(test)]
@@ -216,6 +248,25 @@ mod tests {
             "https://",
         ] {
             assert_eq!(parse(&["--public-url", url]).unwrap_err(), Code::Usage, "{url}");
+        }
+    }
+
+    #[test]
+    fn the_relay_is_embedded_unless_another_is_named_or_none_is_wanted() {
+        let elsewhere = |args: &[&str]| match parse(args).unwrap().relay {
+            Relaying::Embedded(_) => None,
+            Relaying::Elsewhere(relays) => Some(relays),
+        };
+        assert_eq!(elsewhere(&[]), None);
+        assert_eq!(elsewhere(&["--no-relay"]), Some(vec![]));
+        let peer_id = proto::id::PeerId::from_bytes([7; 32]);
+        let url = "https://relay.example.com/relay";
+        let named = format!("{url}#{peer_id}");
+        let hint = RelayHint { url: url.to_owned(), peer_id };
+        assert_eq!(elsewhere(&["--relay", &named]), Some(vec![hint.clone()]));
+        assert_eq!(elsewhere(&["--relay", &named, "--relay", &named]), Some(vec![hint.clone(), hint]));
+        for bad in [url, "ftp://h/relay#x", "#", &named.replace("https", "ws"), &named[..named.len() - 1]] {
+            assert_eq!(parse(&["--relay", bad]).unwrap_err(), Code::Usage, "{bad}");
         }
     }
 

@@ -1,13 +1,15 @@
 //! What a server is told before it starts.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
+use proto::relay::RouterLimits;
 use proto::tunnel::pool::PoolConfig;
 use proto::tunnel::proxy::Cidr;
+use proto::wire::signal::RelayHint;
 use relay::gateway::{GatewayLimits, TunnelPorts};
+pub use relay::listen::Bind;
 use std::time::Duration;
 
 /// The port of STUN (RFC 8489 §18.3), for STUN and QUIC alike.
@@ -19,35 +21,6 @@ pub const HTTP_PORT: u16 = 8080;
 /// The port of the operator's side.
 pub const ADMIN_PORT: u16 = 9090;
 
-/// An address to listen on, and what to do when it is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bind {
-    /// The address. Port 0 lets the system choose.
-    pub addr: SocketAddr,
-    /// Whether any other port of the same address will do.
-    pub or_any_port: bool,
-}
-
-impl Bind {
-    /// This address and no other.
-    pub const fn exactly(addr: SocketAddr) -> Self {
-        Self { addr, or_any_port: false }
-    }
-
-    /// This address, or one on a free port.
-    pub const fn preferring(addr: SocketAddr) -> Self {
-        Self { addr, or_any_port: true }
-    }
-
-    /// Binds with `bind`, on the port asked for or, where that is allowed, on a free one.
-    pub(crate) fn bind<T>(self, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Result<T> {
-        match bind(self.addr) {
-            Err(_) if self.or_any_port => bind(SocketAddr::new(self.addr.ip(), 0)),
-            result => result,
-        }
-    }
-}
-
 /// Further UDP addresses, which answer STUN alone: at a second port a peer sees whether its NAT maps by port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Alternate {
@@ -56,6 +29,15 @@ pub enum Alternate {
     NextPort,
     /// These.
     At(Vec<Bind>),
+}
+
+/// Where peers find a relay.
+#[derive(Debug, Clone)]
+pub enum Relaying {
+    /// In this very server.
+    Embedded(Box<RouterLimits>),
+    /// At these, or nowhere.
+    Elsewhere(Vec<RelayHint>),
 }
 
 /// How much strangers may have of the server.
@@ -128,6 +110,8 @@ pub struct ServerConfig {
     pub tunnel_ports: Option<TunnelPorts>,
     /// Whether the `echo` datagram is answered.
     pub echo: bool,
+    /// The relay.
+    pub relay: Relaying,
     /// What the sessions may do.
     pub matchmaker: MatchmakerConfig,
     /// What strangers may do.
@@ -150,26 +134,10 @@ impl Default for ServerConfig {
             trusted_proxies: Vec::new(),
             tunnel_ports: Some(TunnelPorts::DEFAULT),
             echo: true,
+            relay: Relaying::Embedded(Box::default()),
             matchmaker: MatchmakerConfig::default(),
             limits: Limits::default(),
             seed: None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn bind(bind: Bind, taken: u16) -> io::Result<SocketAddr> {
-        bind.bind(|addr| if addr.port() == taken { Err(io::ErrorKind::AddrInUse.into()) } else { Ok(addr) })
-    }
-
-    #[test]
-    fn a_preferred_port_is_given_up_only_where_it_is_taken() {
-        let addr = "127.0.0.1:9".parse().unwrap();
-        assert_eq!(bind(Bind::preferring(addr), 8).unwrap(), addr);
-        assert_eq!(bind(Bind::preferring(addr), 9).unwrap().port(), 0);
-        assert!(bind(Bind::exactly(addr), 9).is_err());
     }
 }

@@ -4,14 +4,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HeaderValue};
+use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Uri};
 use proto::id::PeerId;
+use proto::wire::relay::PATH as RELAY;
+use proto::wire::signal::{MAX_URL, RelayHint};
+use relay::http::{Page, Pages, page, text};
 use relay::net::{BoxFuture, Net};
+use relay::server::RelayServer;
 use tokio::time::{Duration, Instant, timeout};
 
-use crate::http::{Page, Pages, page, text};
-use crate::well_known::{self, WellKnown, reached_at};
+use crate::well_known::{self, WellKnown, WellKnownRelay, reached_at};
 
 /// How long the address of the public URL's host is believed, and how long looking it up may take.
 const RESOLVED: Duration = Duration::from_secs(60);
@@ -27,6 +31,10 @@ pub(crate) struct Front {
     pub(crate) http: SocketAddr,
     pub(crate) domain: String,
     pub(crate) public_url: Option<Uri>,
+    /// The relay of this server, which is found by the server's own URL.
+    pub(crate) relay: Option<Arc<RelayServer>>,
+    /// Others.
+    pub(crate) relays: Vec<RelayHint>,
     /// The public URL's host, and until when that holds.
     pub(crate) public_ip: Mutex<Option<(IpAddr, Instant)>>,
 }
@@ -34,12 +42,26 @@ pub(crate) struct Front {
 impl Front {
     /// The document, for somebody who reached this machine at `asked`.
     pub(crate) fn well_known(&self, asked: IpAddr) -> WellKnown {
+        self.describe(asked, &format!("http://{}", SocketAddr::new(asked, self.http.port())))
+    }
+
+    /// The same, where the HTTP side was asked by the URL `base`.
+    fn describe(&self, asked: IpAddr, base: &str) -> WellKnown {
+        let base = self.public_url.as_ref().map_or_else(|| base.to_owned(), Uri::to_string);
+        let own = self.relay.as_ref().map(|relay| RelayHint {
+            url: format!("{}{RELAY}", base.trim_end_matches('/')),
+            peer_id: relay.peer_id(),
+        });
+        let relays = own.iter().chain(&self.relays);
         WellKnown {
             version: well_known::VERSION,
             peer_id: self.peer_id,
             udp: reached_at(&self.udp, asked),
             udp_alternate: reached_at(&self.udp_alternate, asked),
-            relays: Vec::new(),
+            relays: relays
+                .cloned()
+                .map(|RelayHint { url, peer_id }| WellKnownRelay { url, peer_id })
+                .collect(),
             domain: self.domain.clone(),
         }
     }
@@ -91,8 +113,12 @@ impl Front {
         }
     }
 
-    fn document(&self, asked: IpAddr) -> Page {
-        match serde_json::to_vec(&self.well_known(asked)) {
+    fn document(&self, request: &Request<Incoming>, asked: IpAddr) -> Page {
+        let document = match asked_host(request) {
+            Some(host) => self.describe(asked, &format!("http://{host}")),
+            None => self.well_known(asked),
+        };
+        match serde_json::to_vec(&document) {
             Ok(json) => page(StatusCode::OK, "application/json", json),
             Err(error) => {
                 tracing::error!("the document about this server has no JSON form: {error}");
@@ -121,7 +147,7 @@ impl Pages for Front {
     fn answer<'a>(&'a self, request: &'a Request<Incoming>, from: SocketAddr) -> BoxFuture<'a, Page> {
         Box::pin(async move {
             match request.uri().path() {
-                well_known::PATH => self.document(self.asked_by(from).await),
+                well_known::PATH => self.document(request, self.asked_by(from).await),
                 "/" => {
                     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
                     let browser = accept.is_some_and(|accept| accept.contains("text/html"));
@@ -131,6 +157,19 @@ impl Pages for Front {
             }
         })
     }
+
+    fn take_over(&self, request: &mut Request<Incoming>, from: SocketAddr) -> Option<Page> {
+        let relay = self.relay.as_ref().filter(|_| request.uri().path() == RELAY)?;
+        Some(relay.upgrade(request, from))
+    }
+}
+
+/// The host and port by which the server was asked. It is repeated to nobody but who said it.
+fn asked_host(request: &Request<Incoming>) -> Option<Authority> {
+    let host = request.headers().get(HOST)?;
+    let host = Authority::try_from(host.as_bytes()).ok()?;
+    let plain = !host.as_str().contains('@') && host.as_str().len() + "http:///relay".len() <= MAX_URL;
+    plain.then_some(host)
 }
 
 fn landing_text(domain: &str, url: &str) -> String {

@@ -4,15 +4,21 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, Weak};
 
+use hyper::Uri;
 use proto::id::PeerId;
 use proto::key::SecretKey;
 use proto::public_udp::PublicUdp;
 use proto::tunnel::host::Hosts;
+use proto::wire::relay::PATH as RELAY;
 use proto::wire::session::{ALPN, MAX_HINTS, close};
+use proto::wire::signal::RelayHint;
 use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
 use relay::gateway::{Gateway, GatewayConfig, NameUrls};
+use relay::http::{Handed, HttpLimits, HttpServer, Pages};
+use relay::listen::{Socket, StartError, refused};
 use relay::net::{Link, Listener, Net};
 use relay::quic::{self, Addresses, ResetKey};
+use relay::server::RelayServer;
 use relay::tls;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -20,10 +26,9 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::accept::{Gate, accept};
 use crate::admin::Admin;
-use crate::bound::{Bound, Socket, StartError, refused};
-use crate::config::{Limits, ServerConfig};
+use crate::bound::Bound;
+use crate::config::{Limits, Relaying, ServerConfig};
 use crate::front::Front;
-use crate::http::{Handed, HttpLimits, HttpServer, Pages};
 use crate::sessions::Sessions;
 use crate::socket::{Desk, ServerSocket, serve_alternate};
 use crate::stats::{Counters, Stats};
@@ -33,6 +38,9 @@ use crate::well_known::WellKnown;
 /// under the five seconds that a program has.
 const GOODBYE: Duration = Duration::from_millis(1500);
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
+/// When the peers of the relay are asked to come back: a restart takes about as long.
+const BACK_IN: Duration = Duration::from_millis(500);
 
 /// A running server. Dropping it stops everything at once; [`Server::shutdown`] says goodbye first.
 #[derive(Debug)]
@@ -73,6 +81,13 @@ impl Server {
         let desk = Arc::new(Desk::new(machine, Arc::clone(&counters)));
         let mut matchmaker = config.matchmaker;
         matchmaker.udp_alternate = udp_alternate.iter().copied().take(MAX_HINTS).collect();
+        let (relay, relays) = match config.relay {
+            Relaying::Embedded(limits) => {
+                (Some(Arc::new(RelayServer::start(key.peer_id(), *limits))), Vec::new())
+            }
+            Relaying::Elsewhere(relays) => (None, relays.into_iter().take(MAX_HINTS).collect()),
+        };
+        matchmaker.relays = advertised(relay.as_deref(), config.public_url.as_ref(), &relays);
         let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
         let socket = ServerSocket::new(link, udp, Arc::clone(&desk));
         let endpoint = endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
@@ -85,12 +100,14 @@ impl Server {
             http,
             domain: config.domain,
             public_url: config.public_url,
+            relay,
+            relays,
             public_ip: Mutex::new(None),
         });
         let handed = Handed {
             pages: Arc::clone(&front) as Arc<dyn Pages>,
             limits: http_limits(&config.limits),
-            counters: Arc::clone(&counters),
+            counters: Arc::clone(&counters.http),
             stop: stop.subscribe(),
         };
         let gateway = Arc::new(Gateway::new(gateway, net, Arc::new(handed)));
@@ -135,11 +152,12 @@ impl Server {
             let pages = Admin {
                 sessions: Arc::clone(&self.sessions),
                 desk: Arc::clone(&self.desk),
+                relay: self.front.relay.clone(),
                 counters: Arc::clone(&self.counters),
                 gateway: Arc::clone(&self.gateway),
                 draining: self.draining.subscribe(),
             };
-            let (limits, counters) = (http_limits(limits), Arc::clone(&self.counters));
+            let (limits, counters) = (http_limits(limits), Arc::clone(&self.counters.http));
             let http = HttpServer { listener, pages: Arc::new(pages), limits, counters };
             self.listeners.spawn(http.serve(self.stop.subscribe()));
         }
@@ -182,7 +200,8 @@ impl Server {
 
     /// What has been counted.
     pub fn stats(&self) -> Stats {
-        self.counters.stats(self.sessions.stats(), self.desk.stats(), self.gateway.stats())
+        let relay = self.front.relay.as_ref().map(|relay| relay.stats());
+        self.counters.stats(self.sessions.stats(), self.desk.stats(), self.gateway.stats(), relay)
     }
 
     /// Stops: no new sessions, those that are here are told to come back, requests are answered, the
@@ -191,7 +210,12 @@ impl Server {
         self.draining.send_replace(true);
         self.endpoint.set_server_config(None);
         self.endpoint.close(VarInt::from_u32(close::RESTARTING), b"restarting");
-        let _late = timeout(GOODBYE, self.endpoint.wait_idle()).await;
+        let relay = async {
+            if let Some(relay) = &self.front.relay {
+                relay.shutdown(BACK_IN, GOODBYE).await;
+            }
+        };
+        let _late = tokio::join!(timeout(GOODBYE, self.endpoint.wait_idle()), relay);
         self.stop.send_replace(true);
         let ended = async { while self.listeners.join_next().await.is_some() {} };
         let _late = timeout(LAST_ANSWERS, ended).await;
@@ -240,6 +264,15 @@ fn random_seed() -> [u8; 32] {
     let random = ring::rand::SystemRandom::new();
     ring::rand::SecureRandom::fill(&random, &mut seed).expect("the system has randomness");
     seed
+}
+
+/// The relays that sessions hear of. This server's own is `/relay` on the URL by which the server was asked,
+/// and what that is its peers know best.
+fn advertised(own: Option<&RelayServer>, public_url: Option<&Uri>, others: &[RelayHint]) -> Vec<RelayHint> {
+    let base = public_url.map(Uri::to_string).unwrap_or_default();
+    let url = format!("{}{RELAY}", base.trim_end_matches('/'));
+    let own = own.map(|relay| RelayHint { url, peer_id: relay.peer_id() });
+    own.into_iter().chain(others.iter().cloned()).collect()
 }
 
 fn endpoint(

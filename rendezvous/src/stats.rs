@@ -1,27 +1,13 @@
 //! What is counted, and what it has come to.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use proto::matchmaker::MatchmakerStats;
 use proto::public_udp::PublicUdpStats;
+use proto::relay::RouterStats;
 use proto::wire::Malformed;
 use relay::gateway::GatewayStats;
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    /// One more.
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// How many.
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use relay::http::HttpCounters;
+use relay::metrics::Count;
+use std::sync::Arc;
 
 /// What the server's shell counts; the machines count for themselves.
 #[derive(Debug, Default)]
@@ -44,14 +30,8 @@ pub(crate) struct Counters {
     pub(crate) frames_out_of_bounds: Count,
     /// Sessions closed because they read too slowly.
     pub(crate) sessions_overflowed: Count,
-    /// HTTP requests answered with what was asked for.
-    pub(crate) http_answered: Count,
-    /// HTTP requests answered with an error.
-    pub(crate) http_rejected: Count,
-    /// TCP connections that did not speak HTTP, or stopped.
-    pub(crate) http_broken: Count,
-    /// TCP connections over the limit.
-    pub(crate) http_refused: Count,
+    /// Of HTTP, on both sides.
+    pub(crate) http: Arc<HttpCounters>,
 }
 
 impl Counters {
@@ -70,11 +50,14 @@ impl Counters {
         matchmaker: MatchmakerStats,
         udp: PublicUdpStats,
         gateway: GatewayStats,
+        relay: Option<RouterStats>,
     ) -> Stats {
+        let http = self.http.stats();
         Stats {
             matchmaker,
             udp,
             gateway,
+            relay,
             udp_dropped: self.udp_dropped.get(),
             handshakes_begun: self.handshakes_begun.get(),
             handshakes_retried: self.handshakes_retried.get(),
@@ -84,16 +67,16 @@ impl Counters {
             frames_undecodable: self.frames_undecodable.get(),
             frames_out_of_bounds: self.frames_out_of_bounds.get(),
             sessions_overflowed: self.sessions_overflowed.get(),
-            http_answered: self.http_answered.get(),
-            http_rejected: self.http_rejected.get(),
-            http_broken: self.http_broken.get(),
-            http_refused: self.http_refused.get(),
+            http_answered: http.answered,
+            http_rejected: http.rejected,
+            http_broken: http.broken,
+            http_refused: http.refused,
         }
     }
 }
 
 /// What a server has counted since its start, and what is there now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Of the sessions.
     pub matchmaker: MatchmakerStats,
@@ -101,6 +84,8 @@ pub struct Stats {
     pub udp: PublicUdpStats,
     /// Of the gateway.
     pub gateway: GatewayStats,
+    /// Of the embedded relay, where there is one.
+    pub relay: Option<RouterStats>,
     /// Answers to strangers that the socket had no room for.
     pub udp_dropped: u64,
     /// QUIC handshakes that were let begin.

@@ -9,12 +9,19 @@ use proto::matchmaker::MatchmakerConfig;
 use proto::wire::frame;
 use proto::wire::session::{ALPN, FromServer, ToServer, Undeliverable, close};
 use proto::wire::signal::Nonce;
+use proto::wire::signal::RelayHint;
 use quinn::ConnectionError;
 use relay::tls::HandshakeFailure;
+use rendezvous::Server;
 use rendezvous::{Limits, ServerConfig};
 use std::sync::Arc;
 use std::time::Duration;
 use support::{Client, answer, hello, key, loopback, offer, share, start, trickle};
+
+/// The server's relay, as it tells its sessions: the URL is theirs to complete.
+fn own_relay(server: &Server) -> Option<RelayHint> {
+    Some(RelayHint { url: "/relay".to_owned(), peer_id: server.peer_id() })
+}
 
 #[tokio::test]
 async fn an_offer_is_answered_and_both_sides_trickle() {
@@ -28,7 +35,11 @@ async fn an_offer_is_answered_and_both_sides_trickle() {
     let forwarded = connecting.next().await;
     assert_eq!(
         forwarded,
-        FromServer::Forwarded { offer: Nonce([1; 16]), to_instance: Instance([1; 8]), relay: None }
+        FromServer::Forwarded {
+            offer: Nonce([1; 16]),
+            to_instance: Instance([1; 8]),
+            relay: own_relay(&server)
+        }
     );
     let observed = connector.endpoint.local_addr().unwrap();
     let offered = sharing.next().await;
@@ -225,7 +236,7 @@ async fn a_taken_port_is_explained_and_a_preferred_one_is_replaced() {
     let taken = server.udp_addrs()[0];
     let net: Arc<dyn relay::net::Net> = Arc::new(relay::net::OsNet);
     let exactly = ServerConfig { udp: rendezvous::Bind::exactly(taken), ..loopback() };
-    let error = rendezvous::Server::start(exactly, &key(), Arc::clone(&net)).unwrap_err();
+    let error = Server::start(exactly, &key(), Arc::clone(&net)).unwrap_err();
     assert_eq!(
         relay::program::Failure::from(error).to_string(),
         format!(
@@ -233,6 +244,6 @@ async fn a_taken_port_is_explained_and_a_preferred_one_is_replaced() {
         )
     );
     let preferring = ServerConfig { udp: rendezvous::Bind::preferring(taken), ..loopback() };
-    let other = rendezvous::Server::start(preferring, &key(), net).unwrap();
+    let other = Server::start(preferring, &key(), net).unwrap();
     assert_ne!(other.udp_addrs()[0], taken);
 }

@@ -179,6 +179,12 @@ impl Router {
         }
     }
 
+    /// Ends every connection, for good.
+    pub fn close(&mut self) {
+        let keys: Vec<_> = self.sessions.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.cut(key, Denial::Restarting));
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.timers.first() {

@@ -43,7 +43,7 @@ hex_debug!(Nonce, Challenge, Mac, Username);
 /// A relay and the identity by which it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelayHint {
-    /// `http://…/relay` or `https://…/relay`.
+    /// `http://…/relay` or `https://…/relay`; or, from a server, `/relay` on the very URL by which it was asked.
     pub url: String,
     /// The relay's identity.
     pub peer_id: PeerId,

@@ -1,3 +1,5 @@
+use proto::relay::RouterStats;
+
 use super::*;
 
 #[test]
@@ -48,6 +50,7 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
         http_rejected: 123,
         http_broken: 124,
         http_refused: 125,
+        relay: None,
     };
     let text = metrics(&stats);
     let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
@@ -57,4 +60,20 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
     assert!(text.contains("culvert_sessions_closed_total{reason=\"overflow\"} 121\n"), "{text}");
     assert!(text.contains("# TYPE culvert_sessions gauge\nculvert_sessions 101\n"), "{text}");
     assert!(text.ends_with('\n'));
+}
+
+#[test]
+#[allow(clippy::field_reassign_with_default, reason = "the counts by reason are the router's own")]
+fn an_embedded_relay_is_in_the_metrics_by_reason() {
+    let mut relay = RouterStats::default();
+    relay.forwarded_bytes = 77;
+    let stats = Stats { relay: Some(relay), ..Stats::default() };
+    let text = metrics(&stats);
+    assert!(text.contains("culvert_relay_forwarded_bytes_total 77\n"), "{text}");
+    for reason in ["offline", "not_let_in", "hold_full", "stranger", "data_full", "control_full"] {
+        let line = format!("culvert_relay_frames_dropped_total{{reason=\"{reason}\"}} 0\n");
+        assert!(text.contains(&line), "{text}");
+    }
+    assert!(text.contains("culvert_relay_connections_denied_total{reason=\"bad_login\"} 0\n"), "{text}");
+    assert!(!metrics(&Stats::default()).contains("relay"));
 }

@@ -367,4 +367,8 @@ fn a_restart_is_announced_and_nobody_is_let_in_after_it() {
         assert_eq!(rig.read(key), [Frame::Restarting(700).encode()]);
     }
     assert_eq!(rig.router.handle_connected(4, None, rig.now), Err(Denial::Restarting));
+    rig.actions();
+    rig.router.close();
+    assert_eq!(rig.actions(), [1, 2, 3].map(|key| RouterAction::Close(key, Denial::Restarting)));
+    assert_eq!(rig.router.stats().connections, 0);
 }

@@ -1,11 +1,11 @@
-//! The server's identity, kept between runs.
+//! A server's identity, kept between runs.
 
 use std::path::Path;
 
+use super::exit::Failure;
+use super::state;
 use proto::key::SecretKey;
 use rcgen::{KeyPair, PKCS_ED25519};
-use relay::program::Failure;
-use relay::program::state;
 
 /// The file of the secret key in a directory of state.
 const FILE: &str = "identity";

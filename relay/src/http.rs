@@ -1,5 +1,6 @@
-//! An HTTP/1.1 listener, as both the public and the operator's side have it: bounded in connections, in
-//! time and in what it reads, and deaf to everything but a request's head.
+//! An HTTP/1.1 listener, as the public and the operator's side of a server have it: bounded in connections,
+//! in time and in what it reads, and deaf to everything but a request's head. A connection that is taken
+//! over for another protocol leaves these bounds for that protocol's own.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -15,16 +16,16 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use proto::limit::Prefix;
-use relay::gateway::Apex;
-use relay::net::{BoxFuture, Listener, Stream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 
-use crate::stats::Counters;
+use crate::gateway::Apex;
+use crate::metrics::{Count, Metrics};
+use crate::net::{BoxFuture, Listener, Stream};
 
 /// A page, whole.
-pub(crate) type Page = Response<Full<Bytes>>;
+pub type Page = Response<Full<Bytes>>;
 
 /// What a request's head may take, in bytes, and in lines.
 const HEAD: usize = 32 * 1024;
@@ -34,35 +35,102 @@ const HEADERS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// What answers on a listener.
-pub(crate) trait Pages: Send + Sync + 'static {
+pub trait Pages: Send + Sync + 'static {
     /// Answers a request from `from`, which is a GET or a HEAD; its body is not read.
     fn answer<'a>(&'a self, request: &'a Request<Incoming>, from: SocketAddr) -> BoxFuture<'a, Page>;
+
+    /// Takes the connection over, where a request asks for something that lives on it: answers with what to
+    /// say first, and has the rest from [`hyper::upgrade::on`].
+    fn take_over(&self, _request: &mut Request<Incoming>, _from: SocketAddr) -> Option<Page> {
+        None
+    }
+}
+
+/// What is counted of HTTP.
+#[derive(Debug, Default)]
+pub struct HttpCounters {
+    /// Requests answered with what was asked for.
+    pub answered: Count,
+    /// Requests answered with an error.
+    pub rejected: Count,
+    /// TCP connections that did not speak HTTP, or stopped.
+    pub broken: Count,
+    /// TCP connections over the limit.
+    pub refused: Count,
+}
+
+/// What [`HttpCounters`] have come to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HttpStats {
+    /// Requests answered with what was asked for.
+    pub answered: u64,
+    /// Requests answered with an error.
+    pub rejected: u64,
+    /// TCP connections that did not speak HTTP, or stopped.
+    pub broken: u64,
+    /// TCP connections over the limit.
+    pub refused: u64,
+}
+
+impl HttpCounters {
+    /// What has been counted.
+    pub fn stats(&self) -> HttpStats {
+        HttpStats {
+            answered: self.answered.get(),
+            rejected: self.rejected.get(),
+            broken: self.broken.get(),
+            refused: self.refused.get(),
+        }
+    }
+}
+
+impl HttpStats {
+    /// As an operator reads it.
+    pub fn write(&self, metrics: &mut Metrics) {
+        let Self { answered, rejected, broken, refused } = *self;
+        metrics.labelled(
+            "http_requests_total",
+            "HTTP requests, by what became of them.",
+            "result",
+            &[("answered", answered), ("rejected", rejected)],
+        );
+        metrics.labelled(
+            "http_connections_failed_total",
+            "TCP connections that came to nothing, by reason.",
+            "reason",
+            &[("broken", broken), ("refused", refused)],
+        );
+    }
 }
 
 /// How much strangers may have of a listener.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct HttpLimits {
+pub struct HttpLimits {
     /// Connections in all.
-    pub(crate) connections: usize,
+    pub connections: usize,
     /// Connections from one prefix.
-    pub(crate) connections_each: usize,
+    pub connections_each: usize,
     /// How long a request's head may take.
-    pub(crate) head: Duration,
+    pub head: Duration,
     /// How long a connection may live.
-    pub(crate) life: Duration,
+    pub life: Duration,
 }
 
 /// A listener and all that its connections need.
-pub(crate) struct HttpServer {
-    pub(crate) listener: Box<dyn Listener>,
-    pub(crate) pages: Arc<dyn Pages>,
-    pub(crate) limits: HttpLimits,
-    pub(crate) counters: Arc<Counters>,
+pub struct HttpServer {
+    /// Where connections come from.
+    pub listener: Box<dyn Listener>,
+    /// What answers.
+    pub pages: Arc<dyn Pages>,
+    /// How much of it strangers may have.
+    pub limits: HttpLimits,
+    /// What is counted.
+    pub counters: Arc<HttpCounters>,
 }
 
 impl HttpServer {
     /// Accepts and serves until `stop` turns true; then what is being answered is finished.
-    pub(crate) async fn serve(self, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(self, mut stop: watch::Receiver<bool>) {
         let places = Arc::new(Places::default());
         let mut tasks = JoinSet::new();
         let stopping = stop.clone();
@@ -83,7 +151,7 @@ impl HttpServer {
                                 drop(place);
                             });
                         }
-                        Ok((None, _, _)) => self.counters.http_refused.add(),
+                        Ok((None, _, _)) => self.counters.refused.add(),
                         Err(error) => pause(&error).await,
                     }
                 }
@@ -95,11 +163,15 @@ impl HttpServer {
 
 /// The pages of a connection that somebody else has accepted and looked into: the gateway hands each request
 /// for the server itself over, with its stream.
-pub(crate) struct Handed {
-    pub(crate) pages: Arc<dyn Pages>,
-    pub(crate) limits: HttpLimits,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) stop: watch::Receiver<bool>,
+pub struct Handed {
+    /// What answers.
+    pub pages: Arc<dyn Pages>,
+    /// How long a head may take and a connection live; the gateway bounds how many there are.
+    pub limits: HttpLimits,
+    /// What is counted.
+    pub counters: Arc<HttpCounters>,
+    /// Turns true when what is being answered is to be finished.
+    pub stop: watch::Receiver<bool>,
 }
 
 impl Apex for Handed {
@@ -116,13 +188,13 @@ async fn connection(
     from: SocketAddr,
     pages: Arc<dyn Pages>,
     HttpLimits { head, life, .. }: HttpLimits,
-    counters: Arc<Counters>,
+    counters: Arc<HttpCounters>,
     mut stop: watch::Receiver<bool>,
     keep_alive: bool,
 ) {
-    let service = service_fn(|request| {
+    let service = service_fn(|mut request| {
         let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
-        async move { Ok::<_, Infallible>(respond(&*pages, &request, from, &counters).await) }
+        async move { Ok::<_, Infallible>(respond(&*pages, &mut request, from, &counters).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -130,7 +202,8 @@ async fn connection(
         .max_headers(HEADERS)
         .max_buf_size(HEAD)
         .keep_alive(keep_alive)
-        .serve_connection(TokioIo::new(tokio::io::join(read, write)), service);
+        .serve_connection(TokioIo::new(tokio::io::join(read, write)), service)
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let whole = async {
         tokio::select! {
@@ -142,7 +215,7 @@ async fn connection(
     };
     // Who uses up the time of a connection was slow on purpose.
     if !matches!(timeout(life, whole).await, Ok(Ok(()))) {
-        counters.http_broken.add();
+        counters.broken.add();
     }
 }
 
@@ -158,12 +231,15 @@ async fn pause(error: &io::Error) {
 
 async fn respond(
     pages: &dyn Pages,
-    request: &Request<Incoming>,
+    request: &mut Request<Incoming>,
     from: SocketAddr,
-    counters: &Counters,
+    counters: &HttpCounters,
 ) -> Page {
     let mut page = if request.method() == Method::GET || request.method() == Method::HEAD {
-        pages.answer(request, from).await
+        match pages.take_over(request, from) {
+            Some(page) => page,
+            None => pages.answer(request, from).await,
+        }
     } else {
         let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are understood here.\n");
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -172,21 +248,21 @@ async fn respond(
     let headers = page.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    if page.status().is_success() {
-        counters.http_answered.add()
+    if page.status().is_success() || page.status() == StatusCode::SWITCHING_PROTOCOLS {
+        counters.answered.add()
     } else {
-        counters.http_rejected.add()
+        counters.rejected.add()
     }
     page
 }
 
 /// A page of plain text.
-pub(crate) fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
+pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Page {
     page(status, "text/plain; charset=utf-8", body)
 }
 
 /// A page of this type.
-pub(crate) fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Page {
+pub fn page(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Page {
     let mut page = Response::new(Full::new(body.into()));
     *page.status_mut() = status;
     page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
