@@ -11,8 +11,8 @@ use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::name::ShareName;
 use proto::proof::{Exchange, TicketSecret};
-use proto::public_udp::{ECHO, PublicUdp};
-use proto::stun::{self, Preview, Role};
+use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats, Reply};
+use proto::stun::{self, BindingRequest, Preview, Role};
 use proto::ticket::{PREFIX, Ticket};
 use proto::wire::peer::{Hello, Open, Welcome};
 use proto::wire::relay::{self, Address, BadFrame, Frame};
@@ -217,10 +217,11 @@ fn read_stun(datagram: &[u8]) {
     if let Some(Preview::Answer(transaction)) = seen {
         let _ = stun::mapped_address(datagram, transaction);
     }
-    if let Some(answer) = stun::answer_binding(datagram, source, Some(source), Some(source)) {
+    if let Some(request) = BindingRequest::read(datagram) {
+        let answer = request.answer(source, Some(source), Some(source));
         let transaction = datagram[8..20].try_into().expect("twelve bytes");
         assert_eq!(stun::mapped_address(&answer, transaction), Some(source));
-        assert_eq!(stun::answer_binding(&answer, source, None, None), None, "answers are not answered");
+        assert_eq!(BindingRequest::read(&answer), None, "answers are not answered");
     }
 }
 
@@ -228,7 +229,10 @@ fn read_stun(datagram: &[u8]) {
 pub fn public_udp(data: &[u8]) {
     let start = Instant::now() + Duration::from_secs(100_000);
     let own: SocketAddr = "203.0.113.1:3478".parse().expect("an address");
-    let mut machine = PublicUdp::new(true, vec![own], start);
+    let corners = ["203.0.113.1:3479", "203.0.113.2:3478", "203.0.113.2:3479"];
+    let bound = [own].into_iter().chain(corners.map(|text| text.parse().expect("an address")));
+    let bound: Vec<SocketAddr> = bound.collect();
+    let mut machine = PublicUdp::new(true, bound.clone(), start);
     let (mut rest, mut now, mut heard) = (data, start, 0);
     while let [name, length, tail @ ..] = rest {
         let (datagram, tail) = tail.split_at(tail.len().min(usize::from(*length)));
@@ -236,14 +240,16 @@ pub fn public_udp(data: &[u8]) {
         now += Duration::from_millis(u64::from(*length));
         let source = source(*name);
         heard += 1;
-        if let Some(answer) = machine.answer(datagram, source, Some(own), None, now) {
+        if let Some(Reply { payload: answer, from }) = machine.answer(datagram, source, Some(own), now) {
             assert!(source != own && scope(source) != Scope::Unusable, "{source} was answered");
             assert!(datagram == ECHO || stun::is_stun(datagram));
             assert!(answer.len() <= 120, "{} bytes", answer.len());
+            assert!(from.is_none_or(|from| from != own && bound.contains(&from)), "{from:?}");
         }
     }
     let stats = machine.stats();
-    assert_eq!(stats.stun_answered + stats.echo_answered + stats.limited + stats.malformed, heard);
+    let PublicUdpStats { stun_answered, stun_unchangeable, echo_answered, limited, malformed } = stats;
+    assert_eq!(stun_answered + stun_unchangeable + echo_answered + limited + malformed, heard);
 }
 
 /// One of 256 addresses, of which some are none to answer to.

@@ -3,12 +3,15 @@
 //! These are the only two answers to an unproven address, and both are limited by source prefix and in
 //! total (`docs/PROTOCOL.md` §2).
 
+mod addresses;
+
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::candidate::{Scope, canonical, scope};
 use crate::limit::{PrefixLimiter, Rate};
-use crate::stun;
+use crate::stun::{self, BindingRequest};
+use addresses::Addresses;
 
 /// The datagram that asks for [`echo_answer`].
 pub const ECHO: &[u8] = b"echo";
@@ -27,6 +30,8 @@ const STUN_TOTAL: Rate = Rate { burst: 4000, refill: Duration::from_micros(50) }
 pub struct PublicUdpStats {
     /// Binding requests answered.
     pub stun_answered: u64,
+    /// Binding requests to be answered from an address that the server doesn't have.
+    pub stun_unchangeable: u64,
     /// `echo` datagrams answered.
     pub echo_answered: u64,
     /// Requests over a limit.
@@ -35,44 +40,52 @@ pub struct PublicUdpStats {
     pub malformed: u64,
 }
 
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Its bytes, for the source of the datagram.
+    pub payload: Vec<u8>,
+    /// The server's address that it leaves from, where that is not the one that was asked.
+    pub from: Option<SocketAddr>,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct PublicUdp {
     echo: Option<PrefixLimiter>,
     stun: PrefixLimiter,
-    own: Vec<SocketAddr>,
+    own: Addresses,
     stats: PublicUdpStats,
 }
 
 impl PublicUdp {
-    /// A machine that answers `echo` too, or not. `own` are the server's own addresses, which are never
-    /// answered, or two servers could be made to talk for ever.
+    /// A machine that answers `echo` too, or not. `own` are the addresses that the server is bound to. They are
+    /// never answered, or two servers could be made to talk for ever; and they answer for each other.
     pub fn new(echo: bool, own: Vec<SocketAddr>, now: Instant) -> Self {
         Self {
             echo: echo.then(|| PrefixLimiter::new(ECHO_EACH, ECHO_TOTAL, now)),
             stun: PrefixLimiter::new(STUN_EACH, STUN_TOTAL, now),
-            own: own.into_iter().map(canonical).collect(),
+            own: Addresses::new(own),
             stats: PublicUdpStats::default(),
         }
     }
 
-    /// The answer to a datagram that is not QUIC, if it gets one. `origin` is the address it came to,
-    /// `other` the one at another IP and port, where the server has it.
+    /// The answer to a datagram that is not QUIC, if it gets one. `origin` is the address that it came to, where
+    /// that is known.
     pub fn answer(
         &mut self,
         datagram: &[u8],
         source: SocketAddr,
         origin: Option<SocketAddr>,
-        other: Option<SocketAddr>,
         now: Instant,
-    ) -> Option<Vec<u8>> {
+    ) -> Option<Reply> {
         let source = canonical(source);
-        if scope(source) == Scope::Unusable || self.is_own(source, origin) {
+        if scope(source) == Scope::Unusable || self.own.is_own(source, origin) {
             self.stats.malformed += 1;
             return None;
         }
         if datagram == ECHO {
-            return self.answer_echo(source, now);
+            return self.answer_echo(source, now).map(|payload| Reply { payload, from: None });
         }
         if !stun::is_stun(datagram) {
             self.stats.malformed += 1;
@@ -83,12 +96,28 @@ impl PublicUdp {
             self.stats.limited += 1;
             return None;
         }
-        let answer = stun::answer_binding(datagram, source, origin, other);
-        match answer {
+        let Some(request) = BindingRequest::read(datagram) else {
+            self.stats.malformed += 1;
+            return None;
+        };
+        let reply = self.answer_binding(&request, source, origin);
+        match reply {
             Some(_) => self.stats.stun_answered += 1,
-            None => self.stats.malformed += 1,
+            None => self.stats.stun_unchangeable += 1,
         }
-        answer
+        reply
+    }
+
+    fn answer_binding(
+        &self,
+        request: &BindingRequest,
+        source: SocketAddr,
+        asked: Option<SocketAddr>,
+    ) -> Option<Reply> {
+        let change = request.change();
+        let from = if change.is_any() { Some(self.own.changed(asked?, change)?) } else { None };
+        let other = asked.and_then(|asked| self.own.other(asked));
+        Some(Reply { payload: request.answer(source, from.or(asked), other), from })
     }
 
     /// The counts so far.
@@ -108,16 +137,6 @@ impl PublicUdp {
         self.stats.echo_answered += 1;
         Some(echo_answer(source))
     }
-
-    /// A wildcard of ours stands for loopback and for the address that was asked: a source there with our port
-    /// is ourselves. Anybody else may well have the same port number.
-    fn is_own(&self, source: SocketAddr, origin: Option<SocketAddr>) -> bool {
-        let here =
-            source.ip().is_loopback() || origin.is_some_and(|origin| canonical(origin).ip() == source.ip());
-        self.own
-            .iter()
-            .any(|own| *own == source || (own.ip().is_unspecified() && own.port() == source.port() && here))
-    }
 }
 
 /// One line of JSON that names the observed address.
@@ -135,6 +154,7 @@ pub fn echo_answer(source: SocketAddr) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stun::Change;
 
     fn start() -> Instant {
         #[allow(clippy::disallowed_methods)]
@@ -147,8 +167,8 @@ mod tests {
     }
 
     fn ask(machine: &mut PublicUdp, datagram: &[u8], source: &str, now: Instant) -> Option<String> {
-        let answer = machine.answer(datagram, source.parse().unwrap(), None, None, now);
-        answer.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        let reply = machine.answer(datagram, source.parse().unwrap(), None, now);
+        reply.map(|reply| String::from_utf8_lossy(&reply.payload).into_owned())
     }
 
     #[test]
@@ -186,7 +206,7 @@ mod tests {
         assert_eq!(machine.stats().malformed, 2);
         assert!(ask(&mut machine, b"echo", "203.0.113.2:3478", now).is_some());
         let asked = Some("203.0.113.9:3479".parse().unwrap());
-        let mut from = |source: &str| machine.answer(b"echo", source.parse().unwrap(), asked, None, now);
+        let mut from = |source: &str| machine.answer(b"echo", source.parse().unwrap(), asked, now);
         assert_eq!(from("203.0.113.9:3479"), None);
         assert!(from("198.51.100.7:3479").is_some(), "a NAT may map somebody to the same port");
     }
@@ -200,5 +220,55 @@ mod tests {
             (0..10_000).filter(|_| ask(&mut machine, &request, "198.51.100.7:1", now).is_some()).count();
         assert_eq!(answered, STUN_EACH.burst as usize);
         assert_eq!(machine.stats().limited, 10_000 - answered as u64);
+    }
+
+    /// A server with two addresses and both ports on each.
+    fn grid(now: Instant) -> PublicUdp {
+        let all = ["203.0.113.1:3478", "203.0.113.1:3479", "203.0.113.2:3478", "203.0.113.2:3479"];
+        PublicUdp::new(false, all.map(|text| text.parse().unwrap()).to_vec(), now)
+    }
+
+    #[test]
+    fn a_request_for_a_change_is_answered_from_the_corner_that_it_names() {
+        let now = start();
+        let (source, asked) = ("198.51.100.7:1".parse().unwrap(), "203.0.113.1:3478".parse().ok());
+        let ask = |change| {
+            let request = stun::change_request([1; 12], change);
+            let reply = grid(now).answer(&request, source, asked, now).unwrap();
+            assert!(reply.payload.len() <= request.len());
+            let answer = stun::BindingAnswer::read(&reply.payload, [1; 12]).unwrap();
+            assert_eq!(answer.mapped, source);
+            assert_eq!(
+                answer.other.unwrap().to_string(),
+                "203.0.113.2:3479",
+                "of the address that was asked"
+            );
+            reply.from.map(|from| from.to_string())
+        };
+        assert_eq!(ask(Change::BOTH).as_deref(), Some("203.0.113.2:3479"));
+        assert_eq!(ask(Change::PORT).as_deref(), Some("203.0.113.1:3479"));
+        assert_eq!(ask(Change { ip: true, port: false }).as_deref(), Some("203.0.113.2:3478"));
+        assert_eq!(ask(Change::NONE), None);
+    }
+
+    #[test]
+    fn a_change_that_the_server_cannot_make_is_not_answered_and_counted() {
+        let now = start();
+        let mut machine = machine(true, now);
+        let request = stun::change_request([1; 12], Change::BOTH);
+        let source = "198.51.100.7:1".parse().unwrap();
+        assert_eq!(machine.answer(&request, source, "203.0.113.1:3478".parse().ok(), now), None);
+        assert_eq!(machine.answer(&request, source, None, now), None, "nobody knows what address was asked");
+        assert_eq!(machine.stats().stun_unchangeable, 2);
+    }
+
+    #[test]
+    fn requests_for_a_change_are_held_to_the_same_rate() {
+        let now = start();
+        let mut machine = grid(now);
+        let request = stun::change_request([1; 12], Change::PORT);
+        let asked = "203.0.113.1:3478".parse().ok();
+        let mut ask = || machine.answer(&request, "198.51.100.7:1".parse().unwrap(), asked, now).is_some();
+        assert_eq!((0..1000).filter(|_| ask()).count(), STUN_EACH.burst as usize);
     }
 }

@@ -111,12 +111,18 @@ fn write_network(stats: &Stats, out: &mut Metrics) {
             ("out_of_bounds", stats.frames_out_of_bounds),
         ],
     );
-    let PublicUdpStats { stun_answered, echo_answered, limited, malformed } = stats.udp;
+    let PublicUdpStats { stun_answered, stun_unchangeable, echo_answered, limited, malformed } = stats.udp;
     out.labelled(
         "udp_requests_total",
         "Datagrams that are not QUIC, by what became of them.",
         "result",
-        &[("stun", stun_answered), ("echo", echo_answered), ("limited", limited), ("malformed", malformed)],
+        &[
+            ("stun", stun_answered),
+            ("echo", echo_answered),
+            ("unchangeable", stun_unchangeable),
+            ("limited", limited),
+            ("malformed", malformed),
+        ],
     );
     out.single(
         "udp_answers_dropped_total",

@@ -70,7 +70,8 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:3478")]
     udp: SocketAddr,
 
-    /// Further address and port for NAT behaviour discovery (repeatable)
+    /// Further address and port for NAT behaviour discovery (repeatable). For all of RFC 5780: the same two
+    /// ports on two addresses, --udp A:P --udp-alternate A:Q --udp-alternate B:P --udp-alternate B:Q
     /// [default: the next port on the same address]
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
     udp_alternate: Vec<SocketAddr>,

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, Weak};
 use hyper::Uri;
 use proto::id::PeerId;
 use proto::key::SecretKey;
-use proto::public_udp::PublicUdp;
 use proto::tunnel::host::Hosts;
 use proto::wire::relay::PATH as RELAY;
 use proto::wire::session::{ALPN, MAX_HINTS, close};
@@ -22,7 +21,7 @@ use relay::server::RelayServer;
 use relay::tls;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Duration, sleep, timeout};
 
 use crate::accept::{Gate, accept};
 use crate::admin::Admin;
@@ -72,13 +71,12 @@ impl Server {
             Bound::new(&config, &*net)?;
         let gateway = gateway_config(&config, http);
         let counters = Arc::new(Counters::default());
-        let sockets: Vec<_> =
-            [&link].into_iter().chain(alternates.iter().map(|(link, _)| link)).map(Arc::downgrade).collect();
         let udp_alternate: Vec<_> = alternates.iter().map(|(_, addr)| *addr).collect();
 
-        let own = [&[udp][..], &udp_alternate].concat();
-        let machine = PublicUdp::new(config.echo, own, Instant::now().into_std());
-        let desk = Arc::new(Desk::new(machine, Arc::clone(&counters)));
+        let main = (link, udp);
+        let all: Vec<&Socket> = [&main].into_iter().chain(&alternates).collect();
+        let sockets = all.iter().map(|(link, _)| Arc::downgrade(link)).collect();
+        let desk = Arc::new(Desk::new(config.echo, &all, Arc::clone(&counters)));
         let mut matchmaker = config.matchmaker;
         matchmaker.udp_alternate = udp_alternate.iter().copied().take(MAX_HINTS).collect();
         let (relay, relays) = match config.relay {
@@ -89,7 +87,7 @@ impl Server {
         };
         matchmaker.relays = advertised(relay.as_deref(), config.public_url.as_ref(), &relays);
         let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
-        let socket = ServerSocket::new(link, udp, Arc::clone(&desk));
+        let socket = ServerSocket::new(main.0, udp, Arc::clone(&desk));
         let endpoint = endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
         let stop = watch::Sender::new(false);
         let front = Arc::new(Front {

@@ -1,19 +1,21 @@
 //! The server's UDP sockets: STUN and QUIC on one, STUN alone on its alternates.
 //!
-//! What anybody may ask is answered here, at once, from the socket and the address that were asked; an
-//! answer that the socket has no room for is dropped. quinn sees the rest.
+//! What anybody may ask is answered here, at once, from the socket and the address that were asked, or from
+//! another of the server's where a STUN client wants that (RFC 5780); an answer that the socket has no room for is
+//! dropped. quinn sees the rest.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
-use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats};
+use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats, Reply};
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use relay::demux;
+use relay::listen::Socket;
 use relay::net::Link;
 use tokio::time::Instant;
 
@@ -26,12 +28,18 @@ const DATAGRAM: usize = 1500;
 #[derive(Debug)]
 pub(crate) struct Desk {
     machine: Mutex<PublicUdp>,
+    /// All sockets, by what they are bound to. Not held: their ports are free when their users are gone.
+    sockets: Vec<(SocketAddr, Weak<dyn Link>)>,
     counters: Arc<Counters>,
 }
 
 impl Desk {
-    pub(crate) fn new(machine: PublicUdp, counters: Arc<Counters>) -> Self {
-        Self { machine: Mutex::new(machine), counters }
+    /// Answers `echo` too, or not.
+    pub(crate) fn new(echo: bool, sockets: &[&Socket], counters: Arc<Counters>) -> Self {
+        let own = sockets.iter().map(|(_, bound)| *bound).collect();
+        let machine = Mutex::new(PublicUdp::new(echo, own, Instant::now().into_std()));
+        let sockets = sockets.iter().map(|(link, bound)| (*bound, Arc::downgrade(link))).collect();
+        Self { machine, sockets, counters }
     }
 
     pub(crate) fn stats(&self) -> PublicUdpStats {
@@ -41,25 +49,35 @@ impl Desk {
     /// Answers a datagram that came over `link`, if it gets an answer.
     fn answer(&self, link: &dyn Link, datagram: &[u8], source: SocketAddr, origin: Origin) {
         let now = Instant::now().into_std();
-        let answer = self.machine.lock().unwrap_or_else(PoisonError::into_inner).answer(
+        let reply = self.machine.lock().unwrap_or_else(PoisonError::into_inner).answer(
             datagram,
             source,
             origin.addr(),
-            // A second address that answers change requests comes with behaviour discovery.
-            None,
             now,
         );
-        let Some(answer) = answer else { return };
-        let transmit = Transmit {
-            destination: source,
-            ecn: None,
-            contents: &answer,
-            segment_size: None,
-            src_ip: origin.asked,
-        };
+        let Some(Reply { payload, from }) = reply else { return };
+        match from {
+            None => self.send(link, &payload, source, origin.asked),
+            Some(from) => {
+                if let Some(link) = self.socket_at(from) {
+                    self.send(&*link, &payload, source, Some(from.ip()));
+                }
+            }
+        }
+    }
+
+    fn send(&self, link: &dyn Link, payload: &[u8], to: SocketAddr, src_ip: Option<IpAddr>) {
+        let transmit = Transmit { destination: to, ecn: None, contents: payload, segment_size: None, src_ip };
         if link.try_send(&transmit).is_err() {
             self.counters.udp_dropped.add();
         }
+    }
+
+    /// The socket that can send from this address.
+    fn socket_at(&self, from: SocketAddr) -> Option<Arc<dyn Link>> {
+        let is_it =
+            |bound: &SocketAddr| *bound == from || bound.ip().is_unspecified() && bound.port() == from.port();
+        self.sockets.iter().find(|(bound, _)| is_it(bound)).and_then(|(_, link)| link.upgrade())
     }
 }
 
@@ -68,7 +86,7 @@ impl Desk {
 struct Origin {
     bound: SocketAddr,
     /// What the system says of this datagram, which matters on a wildcard.
-    asked: Option<std::net::IpAddr>,
+    asked: Option<IpAddr>,
 }
 
 impl Origin {

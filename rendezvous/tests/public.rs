@@ -6,14 +6,16 @@ mod support;
 use proto::id::Instance;
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
-use proto::stun;
+use proto::stun::{self, BindingAnswer, Change};
 use proto::wire::frame;
 use proto::wire::session::{ALPN, ToServer};
 use relay::gateway::GatewayLimits;
-use rendezvous::{Alternate, Bind, Limits, ServerConfig, WellKnown};
+use rendezvous::{Alternate, Bind, Limits, Server, ServerConfig, WellKnown};
 use std::net::SocketAddr;
 use std::time::Duration;
-use support::{Client, body, get, http, loopback, metric, offer, receive, share, start, trickle, udp, until};
+use support::{
+    Client, body, get, http, loopback, metric, offer, receive, share, start, trickle, try_start, udp, until,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -31,6 +33,59 @@ async fn a_stun_client_learns_its_address_at_either_port() {
         assert_eq!(stun::mapped_address(&answer, [7; 12]), socket.local_addr().ok());
     }
     assert_eq!(server.stats().udp.stun_answered, 2);
+}
+
+/// A server with two addresses and both ports on each, wherever two such ports are free.
+fn start_with_two_addresses() -> Server {
+    loop {
+        let free = || std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (first, second) = (free(), free());
+        let ports = [first, second].map(|socket| socket.local_addr().unwrap().port());
+        let at = |ip: &str, port: u16| Bind::exactly(format!("{ip}:{port}").parse().unwrap());
+        let [first, second] = ports;
+        let alternates = vec![at("127.0.0.1", second), at("127.0.0.2", first), at("127.0.0.2", second)];
+        let udp_alternate = Alternate::At(alternates);
+        let config = ServerConfig { udp: at("127.0.0.1", first), udp_alternate, ..loopback() };
+        match try_start(config) {
+            Ok(server) => return server,
+            Err(error) => assert!(error.to_string().contains("taken"), "{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_two_addresses_names_the_other_and_answers_from_it() {
+    let server = start_with_two_addresses();
+    let asked = server.udp_addrs()[0];
+    let [same_ip, _, other] = server.udp_alternate_addrs() else { panic!("three alternates") };
+    let socket = udp(asked).await;
+    socket.send(&stun::binding_request([7; 12])).await.unwrap();
+    let answer = BindingAnswer::read(&receive(&socket).await, [7; 12]).unwrap();
+    assert_eq!(answer.other, Some(*other));
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    for (change, from) in [(Change::NONE, asked), (Change::PORT, *same_ip), (Change::BOTH, *other)] {
+        socket.send_to(&stun::change_request([7; 12], change), asked).await.unwrap();
+        let mut buffer = [0; 1500];
+        let (size, source) = socket.recv_from(&mut buffer).await.unwrap();
+        assert_eq!(source, from, "{change:?}");
+        assert_eq!(stun::mapped_address(&buffer[..size], [7; 12]), socket.local_addr().ok());
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_one_address_names_no_other_and_answers_from_its_second_port() {
+    let server = start(ServerConfig { udp: any_address(), ..loopback() });
+    let port = |addr: &SocketAddr| addr.port();
+    let asked: SocketAddr = format!("127.0.0.2:{}", port(&server.udp_addrs()[0])).parse().unwrap();
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(&stun::change_request([7; 12], Change::PORT), asked).await.unwrap();
+    let mut buffer = [0; 1500];
+    let (size, source) = socket.recv_from(&mut buffer).await.unwrap();
+    let second = SocketAddr::new(asked.ip(), port(&server.udp_alternate_addrs()[0]));
+    assert_eq!(source, second, "from the address that was asked");
+    assert_eq!(BindingAnswer::read(&buffer[..size], [7; 12]).unwrap().other, None);
+    socket.send_to(&stun::change_request([7; 12], Change::BOTH), asked).await.unwrap();
+    until("it is counted", || server.stats().udp.stun_unchangeable == 1).await;
 }
 
 #[tokio::test]
@@ -224,9 +279,18 @@ async fn every_metric_moves() {
 
     // Datagrams.
     let socket = udp(server.udp_addrs()[0]).await;
-    for datagram in
-        [&stun::binding_request([1; 12])[..], b"\0", b"echo", b"echo", b"echo", b"echo", b"echo", b"echo"]
-    {
+    let unanswerable = stun::change_request([2; 12], Change::BOTH);
+    for datagram in [
+        &stun::binding_request([1; 12])[..],
+        &unanswerable,
+        b"\0",
+        b"echo",
+        b"echo",
+        b"echo",
+        b"echo",
+        b"echo",
+        b"echo",
+    ] {
         socket.send(datagram).await.unwrap();
     }
     until("one echo is too many", || server.stats().udp.limited > 0).await;

@@ -81,7 +81,8 @@ mod tests {
         let mut query = MappingQuery::new([1; 12], now);
         let answer = |transaction| {
             let seen = "203.0.113.7:4000".parse().unwrap();
-            stun::answer_binding(&stun::binding_request(transaction), seen, None, None).unwrap()
+            let asked = stun::BindingRequest::read(&stun::binding_request(transaction)).unwrap();
+            asked.answer(seen, None, None)
         };
         assert_eq!(query.handle_answer(&answer([1; 12])), None, "nothing was asked yet");
         query.poll_transmit(now);

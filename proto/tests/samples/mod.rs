@@ -2,7 +2,7 @@
 
 use proto::candidate::{Candidate, CandidateKind};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
-use proto::stun::{self, Role};
+use proto::stun::{self, BindingRequest, Change, Role};
 use proto::wire::VERSION;
 use proto::wire::peer::{Hello, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, ToServer, Undeliverable};
@@ -155,11 +155,12 @@ pub(crate) fn stun() -> Vec<Named<Vec<u8>>> {
     let v4 = "203.0.113.9:4242".parse().expect("an address");
     let v6 = "[2001:db8::2]:3479".parse().expect("an address");
     let request = stun::binding_request([0x11; 12]);
-    let answer = stun::answer_binding(&request, v4, Some(v4), Some(v6)).expect("a request is answered");
+    let answer = BindingRequest::read(&request).expect("a request").answer(v4, Some(v4), Some(v6));
     let check = |role| stun::check_request([0x11; 12], Username([0x99; 8]), role, PASSWORD);
     vec![
         ("binding-request", request),
         ("binding-answer", answer),
+        ("change-request", stun::change_request([0x11; 12], Change::PORT)),
         ("check-connector", check(Role::Connector)),
         ("check-sharer", check(Role::Sharer)),
         ("check-answer-v4", stun::check_answer([0x11; 12], v4, PASSWORD)),

@@ -15,7 +15,13 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
             signals_stray: 107,
             sessions_closed: 108,
         },
-        udp: PublicUdpStats { stun_answered: 109, echo_answered: 110, limited: 111, malformed: 112 },
+        udp: PublicUdpStats {
+            stun_answered: 109,
+            stun_unchangeable: 149,
+            echo_answered: 110,
+            limited: 111,
+            malformed: 112,
+        },
         gateway: GatewayStats {
             visitors: 126,
             tunnels: 127,
@@ -56,7 +62,7 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
     let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
     let mut values: Vec<u64> = text.lines().filter(|line| !line.starts_with('#')).filter_map(value).collect();
     values.sort_unstable();
-    assert_eq!(values, [1].into_iter().chain(101..=148).collect::<Vec<_>>());
+    assert_eq!(values, [1].into_iter().chain(101..=149).collect::<Vec<_>>());
     assert!(text.contains("culvert_sessions_closed_total{reason=\"overflow\"} 121\n"), "{text}");
     assert!(text.contains("# TYPE culvert_sessions gauge\nculvert_sessions 101\n"), "{text}");
     assert!(text.ends_with('\n'));

@@ -81,9 +81,9 @@ impl Bench {
         let link = Arc::new(FakeLink { full, ..FakeLink::default() });
         let bound = link.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
-        let machine = PublicUdp::new(true, vec![bound], Instant::now().into_std());
-        let desk = Arc::new(Desk::new(machine, Arc::clone(&counters)));
-        let socket = ServerSocket::new(Arc::clone(&link) as Arc<dyn Link>, bound, desk);
+        let main = (Arc::clone(&link) as Arc<dyn Link>, bound);
+        let desk = Arc::new(Desk::new(true, &[&main], Arc::clone(&counters)));
+        let socket = ServerSocket::new(main.0, bound, desk);
         Self { link, socket, counters }
     }
 

@@ -16,7 +16,7 @@ use relay::gateway::TunnelPorts;
 use relay::net::OsNet;
 use relay::quic::{ResetKey, endpoint_config, session_transport};
 use relay::tls;
-use rendezvous::{Alternate, Bind, Server, ServerConfig};
+use rendezvous::{Alternate, Bind, Server, ServerConfig, StartError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
 
@@ -44,7 +44,12 @@ pub(crate) fn loopback() -> ServerConfig {
 
 /// A server with this configuration.
 pub(crate) fn start(config: ServerConfig) -> Server {
-    Server::start(config, &key(), Arc::new(OsNet)).unwrap()
+    try_start(config).unwrap()
+}
+
+/// The same, where an address may be taken.
+pub(crate) fn try_start(config: ServerConfig) -> Result<Server, StartError> {
+    Server::start(config, &key(), Arc::new(OsNet))
 }
 
 /// A QUIC endpoint with an identity.

@@ -61,8 +61,8 @@ impl ServerNode {
         from: SocketAddr,
         payload: &[u8],
     ) {
-        if let Some(answer) = self.public.answer(payload, from, None, None, now) {
-            self.out.push_back(Transmit { socket, to: from, ttl: None, payload: answer });
+        if let Some(reply) = self.public.answer(payload, from, None, now) {
+            self.out.push_back(Transmit { socket, to: from, ttl: None, payload: reply.payload });
         }
         if let Some(number) = connection_of(payload) {
             self.handle_connection(number, (socket, from), payload, now);

@@ -1,0 +1,236 @@
+//! Plain Binding requests and their answers (RFC 8489 §3), with what RFC 5780 adds to find out what a NAT does.
+
+use std::net::SocketAddr;
+
+use stun_rs::attributes::discovery::ChangeRequestFlags::{ChangeIp, ChangePort};
+use stun_rs::attributes::discovery::{ChangeRequest, OtherAddress, ResponseOrigin};
+use stun_rs::attributes::stun::{Fingerprint, Software, XorMappedAddress};
+use stun_rs::methods::BINDING;
+use stun_rs::{MessageClass, StunMessageBuilder};
+
+use super::{Transaction, decode, encode, mapped};
+use crate::candidate::canonical;
+
+/// Fills a request up to the size of the largest answer, so that nobody can have a server send more than was
+/// sent to it.
+const FILLING: &str = "Culvert asks what NAT there is, and pays for the answer, byte by byte";
+
+/// From where the server is asked to answer (RFC 5780 §7.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Change {
+    /// From its other IP address.
+    pub ip: bool,
+    /// From its other port.
+    pub port: bool,
+}
+
+impl Change {
+    /// From the very address that was asked.
+    pub const NONE: Self = Self { ip: false, port: false };
+    /// From the other port of the same IP address.
+    pub const PORT: Self = Self { ip: false, port: true };
+    /// From the other port of the other IP address.
+    pub const BOTH: Self = Self { ip: true, port: true };
+
+    /// Whether it is another address than the one that was asked.
+    pub const fn is_any(self) -> bool {
+        self.ip || self.port
+    }
+}
+
+/// A plain Binding request.
+pub fn binding_request(transaction: Transaction) -> Vec<u8> {
+    encode(
+        StunMessageBuilder::new(BINDING, MessageClass::Request)
+            .with_transaction_id(transaction.into())
+            .build(),
+    )
+}
+
+/// A Binding request to be answered from elsewhere, no smaller than any answer to it.
+pub fn change_request(transaction: Transaction, change: Change) -> Vec<u8> {
+    let flags = match change {
+        Change { ip: false, port: false } => None,
+        Change { ip: false, port: true } => Some(ChangePort.into()),
+        Change { ip: true, port: false } => Some(ChangeIp.into()),
+        Change { ip: true, port: true } => Some(ChangeIp | ChangePort),
+    };
+    encode(
+        StunMessageBuilder::new(BINDING, MessageClass::Request)
+            .with_transaction_id(transaction.into())
+            .with_attribute(ChangeRequest::new(flags))
+            .with_attribute(Software::new(FILLING).expect("a short text"))
+            .build(),
+    )
+}
+
+/// What a server reads of a plain Binding request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindingRequest {
+    transaction: Transaction,
+    change: Change,
+    has_fingerprint: bool,
+    size: usize,
+}
+
+impl BindingRequest {
+    /// The request in a datagram, if it is one and nothing else.
+    pub fn read(datagram: &[u8]) -> Option<Self> {
+        let request = decode(datagram, None)?;
+        if request.class() != MessageClass::Request || request.method() != BINDING {
+            return None;
+        }
+        let flags = request.get::<ChangeRequest>().and_then(|attribute| attribute.as_change_request().ok());
+        let has = |flag| flags.is_some_and(|flags| flags.flags().contains(flag));
+        Some(Self {
+            transaction: *request.transaction_id().as_bytes(),
+            change: Change { ip: has(ChangeIp), port: has(ChangePort) },
+            has_fingerprint: request.get::<Fingerprint>().is_some(),
+            size: datagram.len(),
+        })
+    }
+
+    /// From where it is to be answered.
+    pub const fn change(&self) -> Change {
+        self.change
+    }
+
+    /// The answer to `source`. `origin` is the address that answers; `other` the one at another IP address and
+    /// port that answers too, where there is one (RFC 5780 §7.4).
+    ///
+    /// To a request that wants it from elsewhere, the two are only told as far as the request is as large.
+    pub fn answer(
+        &self,
+        source: SocketAddr,
+        origin: Option<SocketAddr>,
+        other: Option<SocketAddr>,
+    ) -> Vec<u8> {
+        let whole = self.encode_answer(source, origin, other);
+        if self.change.is_any() && whole.len() > self.size {
+            return self.encode_answer(source, None, None);
+        }
+        whole
+    }
+
+    fn encode_answer(
+        &self,
+        source: SocketAddr,
+        origin: Option<SocketAddr>,
+        other: Option<SocketAddr>,
+    ) -> Vec<u8> {
+        let mut answer = StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
+            .with_transaction_id(self.transaction.into())
+            .with_attribute(XorMappedAddress::from(canonical(source)));
+        if let Some(origin) = origin {
+            answer = answer.with_attribute(ResponseOrigin::from(canonical(origin)));
+        }
+        if let Some(other) = other {
+            answer = answer.with_attribute(OtherAddress::from(canonical(other)));
+        }
+        if self.has_fingerprint {
+            answer = answer.with_attribute(Fingerprint::default());
+        }
+        encode(answer.build())
+    }
+}
+
+/// What a client reads of an answer to a plain Binding request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BindingAnswer {
+    /// Where the request came from, as the server saw it.
+    pub mapped: SocketAddr,
+    /// The server's address at its other IP address and other port, where it has one.
+    pub other: Option<SocketAddr>,
+}
+
+impl BindingAnswer {
+    /// The answer to `transaction` in a datagram, if it is one.
+    pub fn read(datagram: &[u8], transaction: Transaction) -> Option<Self> {
+        let answer = decode(datagram, None)?;
+        let is_ours = answer.transaction_id().as_bytes() == &transaction;
+        if answer.class() != MessageClass::SuccessResponse || !is_ours {
+            return None;
+        }
+        let other = answer.get::<OtherAddress>().and_then(|attribute| attribute.as_other_address().ok());
+        let other = other.map(|other| canonical(*other.socket_address()));
+        Some(Self { mapped: mapped(&answer)?, other })
+    }
+}
+
+/// The address that a plain answer to `transaction` reports.
+pub fn mapped_address(datagram: &[u8], transaction: Transaction) -> Option<SocketAddr> {
+    BindingAnswer::read(datagram, transaction).map(|answer| answer.mapped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "203.0.113.7:40001";
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn request(transaction: Transaction) -> BindingRequest {
+        BindingRequest::read(&binding_request(transaction)).unwrap()
+    }
+
+    #[test]
+    fn a_binding_request_is_answered_with_its_source() {
+        let answer = request([1; 12]).answer(addr(SOURCE), None, None);
+        assert_eq!(answer.len(), 32);
+        assert_eq!(mapped_address(&answer, [1; 12]), Some(addr(SOURCE)));
+        assert_eq!(mapped_address(&answer, [2; 12]), None);
+    }
+
+    #[test]
+    fn an_answer_is_never_answered() {
+        let answer = request([1; 12]).answer(addr(SOURCE), None, None);
+        assert_eq!(BindingRequest::read(&answer), None);
+    }
+
+    #[test]
+    fn every_change_is_read_as_it_was_asked_for() {
+        for (ip, port) in [(false, false), (false, true), (true, false), (true, true)] {
+            let change = Change { ip, port };
+            let read = BindingRequest::read(&change_request([1; 12], change)).unwrap();
+            assert_eq!((read.change(), read.transaction), (change, [1; 12]));
+        }
+        assert!(!request([1; 12]).change().is_any());
+    }
+
+    #[test]
+    fn an_answer_names_the_other_address() {
+        let answer =
+            request([1; 12]).answer(addr(SOURCE), Some(addr("192.0.2.1:1")), Some(addr("192.0.2.2:2")));
+        let read = BindingAnswer::read(&answer, [1; 12]).unwrap();
+        assert_eq!(read, BindingAnswer { mapped: addr(SOURCE), other: Some(addr("192.0.2.2:2")) });
+    }
+
+    #[test]
+    fn what_goes_elsewhere_is_no_larger_than_our_own_request_for_it() {
+        for (source, origin, other) in [
+            (SOURCE, "192.0.2.1:1", "192.0.2.2:2"),
+            ("[2001:db8::1]:9", "[2001:db8::2]:1", "[2001:db8::3]:2"),
+        ] {
+            let asked = change_request([1; 12], Change::BOTH);
+            let read = BindingRequest::read(&asked).unwrap();
+            let answer = read.answer(addr(source), Some(addr(origin)), Some(addr(other)));
+            assert!(answer.len() <= asked.len(), "{} for {}", answer.len(), asked.len());
+            assert_eq!(BindingAnswer::read(&answer, [1; 12]).unwrap().other, Some(addr(other)));
+        }
+    }
+
+    #[test]
+    fn others_short_requests_for_a_change_get_the_bare_address() {
+        let bare = encode(
+            StunMessageBuilder::new(BINDING, MessageClass::Request)
+                .with_transaction_id([1; 12].into())
+                .with_attribute(ChangeRequest::new(Some(ChangePort.into())))
+                .build(),
+        );
+        let answer = BindingRequest::read(&bare).unwrap().answer(addr(SOURCE), Some(addr(SOURCE)), None);
+        assert_eq!((bare.len(), answer.len()), (28, 32));
+    }
+}
