@@ -1,8 +1,9 @@
 //! **Matchmaker**: the server's side of every session.
 //!
 //! It knows who is here, under which address, sharing what; it carries offers to the newest registration of
-//! a share, answers back to where the offer came from, and trickles between the two for as long as the
-//! exchange is young. It forwards nothing else, so a session can't be used to talk to strangers.
+//! a share, answers back to where the offer came from while the exchange is young, and trickles between the
+//! two for as long as both are here: either may move. It forwards nothing else, so a session can't be used to
+//! talk to strangers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -34,7 +35,7 @@ pub struct MatchmakerConfig {
     pub offers_to: Rate,
     /// Any messages of one session; more close it.
     pub messages: Rate,
-    /// How long an exchange may be answered and trickled in.
+    /// How long an exchange may be answered.
     pub exchange: Duration,
     /// How long a session may say nothing: a few of its pings.
     pub silence: Duration,
@@ -233,7 +234,7 @@ impl Matchmaker {
                 }
             }
             ToServer::Answer { to: _, to_instance: _, answer } if greeted => {
-                let Some(connector) = self.other_side(key, answer.offer, Some(true), now) else { return };
+                let Some(connector) = self.connector_of(key, answer.offer, now) else { return };
                 let (from, from_instance, observed) = self.identity(key);
                 // Who is not let in does not learn where the sharer is.
                 let accepted = matches!(answer.verdict, Verdict::Accepted { .. });
@@ -241,9 +242,9 @@ impl Matchmaker {
                 self.send(connector, FromServer::Answer { from, from_instance, observed, answer });
             }
             ToServer::Trickle { to: _, to_instance: _, trickle } if greeted => {
-                let Some(other) = self.other_side(key, trickle.offer, None, now) else { return };
-                let (from, from_instance, _) = self.identity(key);
-                self.send(other, FromServer::Trickle { from, from_instance, trickle });
+                let Some(other) = self.other_side(key, trickle.offer) else { return };
+                let (from, from_instance, observed) = self.identity(key);
+                self.send(other, FromServer::Trickle { from, from_instance, observed, trickle });
             }
             ToServer::Ping(n) if greeted => self.send(key, FromServer::Pong(n)),
             ToServer::Hello { .. }
@@ -391,30 +392,29 @@ impl Matchmaker {
         }
     }
 
-    /// The far side of an exchange of this session's. `sharer` narrows to messages that only that side
-    /// sends.
-    fn other_side(
-        &mut self,
-        key: SessionKey,
-        nonce: Nonce,
-        sharer: Option<bool>,
-        now: Instant,
-    ) -> Option<SessionKey> {
-        let exchange = self.exchanges.get(&nonce).copied().filter(|exchange| exchange.ends > now);
-        let other = exchange.and_then(|exchange| {
-            if exchange.sharer == key {
-                Some(exchange.connector)
-            } else if exchange.connector == key && sharer != Some(true) {
-                Some(exchange.sharer)
-            } else {
-                None
-            }
+    /// Whose offer this session, as its sharer, may answer still.
+    fn connector_of(&mut self, key: SessionKey, nonce: Nonce, now: Instant) -> Option<SessionKey> {
+        let exchange = self.exchanges.get(&nonce).filter(|it| it.sharer == key && it.ends > now);
+        let connector = exchange.map(|exchange| exchange.connector);
+        self.count_signal(connector)
+    }
+
+    /// The far side of an exchange of this session's.
+    fn other_side(&mut self, key: SessionKey, nonce: Nonce) -> Option<SessionKey> {
+        let other = self.exchanges.get(&nonce).and_then(|exchange| match key {
+            _ if exchange.sharer == key => Some(exchange.connector),
+            _ if exchange.connector == key => Some(exchange.sharer),
+            _ => None,
         });
-        match other {
+        self.count_signal(other)
+    }
+
+    const fn count_signal(&mut self, to: Option<SessionKey>) -> Option<SessionKey> {
+        match to {
             Some(_) => self.stats.signals_forwarded += 1,
             None => self.stats.signals_stray += 1,
         }
-        other
+        to
     }
 
     /// Who a greeted session is.

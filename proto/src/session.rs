@@ -29,6 +29,8 @@ pub struct SessionConfig {
     pub ping: Duration,
     /// How long a pong may take before the session counts as lost.
     pub pong: Duration,
+    /// The same after a network change, when it is likely to be: three round trips on a slow path.
+    pub hurried_pong: Duration,
     /// The shortest and the longest wait between attempts. In between it is a quarter of the time for which
     /// the server has been away, so that a short outage is over soon and a long one is not hammered.
     pub retry: (Duration, Duration),
@@ -41,6 +43,7 @@ impl Default for SessionConfig {
             attempt: Duration::from_secs(3),
             ping: Duration::from_secs(15),
             pong: Duration::from_secs(5),
+            hurried_pong: Duration::from_millis(1500),
             retry: (Duration::from_millis(250), Duration::from_secs(30)),
         }
     }
@@ -119,6 +122,8 @@ pub enum SessionEvent {
     Trickle {
         /// By whom.
         from: (PeerId, Instance),
+        /// As the server sees it now.
+        observed: SocketAddr,
         /// What.
         trickle: Trickle,
     },
@@ -222,16 +227,29 @@ impl Session {
         }
     }
 
-    /// The network changed: an attempt that waits is made at once, and a session that is up is asked for a
-    /// sign of life.
+    /// The network changed: an attempt is made at once, in place of one that is under way, and a session that
+    /// is up must soon show that it still is. QUIC follows a client that moves (RFC 9000 §9), so it may be.
     pub fn handle_network_change(&mut self, now: Instant) {
         match &mut self.state {
             State::Waiting { until } => {
                 *until = now;
                 self.lost_since = now;
             }
-            State::Up { next_ping, .. } => *next_ping = now,
-            State::Greeting { .. } | State::Over => {}
+            State::Greeting { .. } => {
+                self.actions.push_back(SessionAction::Close);
+                self.lost_since = now;
+                self.state = State::Waiting { until: now };
+            }
+            State::Up { .. } => self.ping(self.config.hurried_pong, now),
+            State::Over => {}
+        }
+    }
+
+    /// A path to somebody else does not answer: if that is because the NAT on our side has lost its state, the
+    /// server sees us under another address, and says so. A session that is down has its own way up.
+    pub fn handle_doubt(&mut self, now: Instant) {
+        if let State::Up { pong_due: None, .. } = self.state {
+            self.ping(self.config.pong, now);
         }
     }
 
@@ -263,8 +281,9 @@ impl Session {
                 let observed = observed.map(canonical);
                 self.event(SessionEvent::Answer { from: (from, from_instance), observed, answer });
             }
-            FromServer::Trickle { from, from_instance, trickle } => {
-                self.event(SessionEvent::Trickle { from: (from, from_instance), trickle });
+            FromServer::Trickle { from, from_instance, observed, trickle } => {
+                let observed = canonical(observed);
+                self.event(SessionEvent::Trickle { from: (from, from_instance), observed, trickle });
             }
             FromServer::Pong(_) => {}
         }
@@ -285,14 +304,7 @@ impl Session {
                 self.actions.push_back(SessionAction::Close);
                 self.retry(now);
             }
-            State::Up { next_ping, pong_due } if next_ping <= now => {
-                self.pings = self.pings.wrapping_add(1);
-                self.send(ToServer::Ping(self.pings));
-                self.state = State::Up {
-                    next_ping: now + self.config.ping,
-                    pong_due: pong_due.or(Some(now + self.config.pong)),
-                };
-            }
+            State::Up { next_ping, .. } if next_ping <= now => self.ping(self.config.pong, now),
             State::Waiting { .. } | State::Greeting { .. } | State::Up { .. } | State::Over => {}
         }
         if !self.welcomed_ever && self.state != State::Over && now >= self.started + self.config.give_up {
@@ -337,6 +349,15 @@ impl Session {
         self.welcomed_ever = true;
         self.state = State::Up { next_ping: now + self.config.ping, pong_due: None };
         self.event(SessionEvent::Up { observed: canonical(observed), udp_alternate, relays });
+    }
+
+    /// Asks for a sign of life within `patience`, or sooner if it was asked for before.
+    fn ping(&mut self, patience: Duration, now: Instant) {
+        let State::Up { next_ping, pong_due } = &mut self.state else { return };
+        *next_ping = now + self.config.ping;
+        *pong_due = earliest(*pong_due, Some(now + patience));
+        self.pings = self.pings.wrapping_add(1);
+        self.send(ToServer::Ping(self.pings));
     }
 
     fn retry(&mut self, now: Instant) {

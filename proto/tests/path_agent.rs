@@ -198,6 +198,23 @@ fn an_idle_pair_sends_keepalives_and_nothing_else() {
 }
 
 #[test]
+fn a_busy_path_that_falls_silent_is_checked_once_and_a_single_packet_is_not_busy() {
+    for (packets, checks) in [(1, 0), (4, 1)] {
+        let mut wire = Wire::joined_pair();
+        // The checks of the beginning are over, the next ones far.
+        wire.run_for(5_000);
+        for _ in 0..packets {
+            let now = wire.now;
+            wire.sides[1].agent.handle_traffic(path(CONNECTOR), Traffic { sent: false, received: true }, now);
+            wire.run_for(250);
+        }
+        let before = wire.sides[1].agent.stats().checks_sent;
+        wire.run_for(5_000);
+        assert_eq!(wire.sides[1].agent.stats().checks_sent - before, checks, "{packets} packets");
+    }
+}
+
+#[test]
 fn a_path_that_goes_dead_is_suspected_within_a_second_of_traffic_and_dropped_after_three() {
     let mut wire = Wire::joined_pair();
     wire.run_for(2_000);

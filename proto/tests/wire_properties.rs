@@ -136,10 +136,8 @@ fn from_server() -> impl Strategy<Value = FromServer> {
         (whom(), option::of(addr()), answer()).prop_map(|((from, from_instance), observed, answer)| {
             FromServer::Answer { from, from_instance, observed, answer }
         }),
-        (whom(), trickle()).prop_map(|((from, from_instance), trickle)| FromServer::Trickle {
-            from,
-            from_instance,
-            trickle
+        (whom(), addr(), trickle()).prop_map(|((from, from_instance), observed, trickle)| {
+            FromServer::Trickle { from, from_instance, observed, trickle }
         }),
         any::<u32>().prop_map(FromServer::Pong),
     ]

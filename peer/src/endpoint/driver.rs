@@ -2,11 +2,12 @@
 //!
 //! It waits for an input (a command, something of the session's, a STUN datagram, a timeout), hands it to
 //! the machine it is for, and drains every machine before it waits again. What belongs to offers and answers
-//! is in `exchanges`, what belongs to paths in `paths`.
+//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`.
 
 mod exchanges;
 mod lifetime;
 mod paths;
+mod roaming;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ use proto::wire;
 use proto::wire::peer::{Target, close};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use relay::net::Net;
+use relay::net::{Change, Net};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -37,6 +38,7 @@ use crate::path_socket::{Datagram, PathSocket};
 use exchanges::{Dialling, PendingDial};
 use lifetime::Learning;
 use paths::FreshLink;
+use roaming::Network;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
 const TRAFFIC_BUSY: Duration = Duration::from_millis(250);
@@ -49,6 +51,7 @@ pub(super) enum Input {
     Command(Command),
     Session { generation: u64, input: SessionInput },
     Knock(Box<Knock>),
+    Network(Change),
 }
 
 /// What the endpoint's owner wants.
@@ -109,6 +112,7 @@ pub(super) struct Driver {
     tickets: BTreeMap<RemoteKey, Ticket>,
     fresh_links: BTreeMap<LinkId, FreshLink>,
     lifetime: Learning,
+    network: Network,
     next_link: u16,
     traffic_at: Option<Instant>,
     closed: bool,
@@ -119,6 +123,7 @@ impl Driver {
         let mut rng = ChaCha12Rng::from_seed(parts.seed);
         let now = tokio::time::Instant::now().into_std();
         let session = Session::new(SessionConfig::default(), parts.instance, None, random(&mut rng), now);
+        let network = Network::look(&*parts.net, &parts.server.udp);
         Self {
             parts,
             rng,
@@ -133,6 +138,7 @@ impl Driver {
             tickets: BTreeMap::new(),
             fresh_links: BTreeMap::new(),
             lifetime: Learning::default(),
+            network,
             next_link: 1,
             traffic_at: None,
             closed: false,
@@ -144,6 +150,8 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         mut datagrams: mpsc::Receiver<Datagram>,
     ) {
+        let changes = self.parts.net.watch_changes();
+        let watch = tokio::spawn(roaming::watch(changes, self.parts.inputs.clone()));
         while !self.closed {
             let deadline = self.poll_timeout();
             let sleep = async {
@@ -161,8 +169,12 @@ impl Driver {
                 Some(datagram) = datagrams.recv() => self.handle_datagram(datagram, now()),
                 () = sleep => self.handle_timeout(now()),
             }
+            if roaming::was_stopped(deadline, now()) {
+                self.handle_stopped(now());
+            }
             self.drain(now());
         }
+        watch.abort();
         if let Some(task) = self.link.task.take() {
             task.abort();
         }
@@ -176,6 +188,7 @@ impl Driver {
             }
             Input::Session { .. } => {}
             Input::Knock(knock) => self.handle_knock(*knock),
+            Input::Network(change) => self.handle_change(change, now),
         }
     }
 

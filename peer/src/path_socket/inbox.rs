@@ -95,6 +95,10 @@ impl Inbox {
         self.sources.retain(|source| source.id != id);
     }
 
+    pub(super) fn is_failing(&self, id: LinkId) -> bool {
+        self.sources.iter().any(|source| source.id == id && source.failed.is_some())
+    }
+
     /// Receives from one link: from which, and how many buffers were filled.
     pub(super) fn poll(
         &mut self,

@@ -130,6 +130,11 @@ impl PathSocket {
         self.table().link(id).cloned()
     }
 
+    /// Whether a link failed to receive when it was looked at last.
+    pub fn is_failing(&self, id: LinkId) -> bool {
+        lock(&self.inbox).is_failing(id)
+    }
+
     /// A new address that stands for one remote peer; `None` when there are 4096 of them.
     pub fn open_remote(&self) -> Option<SocketAddr> {
         self.table_mut().open()

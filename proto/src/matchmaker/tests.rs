@@ -139,9 +139,38 @@ fn nobody_answers_or_trickles_outside_an_exchange() {
     rig.say(2, trickle(9));
     rig.say(1, trickle(9));
     assert_eq!(rig.heard().len(), 2);
+}
+
+#[test]
+fn an_old_exchange_is_answered_no_more_and_trickled_in_with_the_address_of_now() {
+    let mut rig = Rig::pair();
+    rig.offer(2, 9);
     rig.now += Duration::from_secs(31);
-    rig.say(2, trickle(9));
+    rig.heard();
+    rig.say(1, answer(9, accepted()));
     assert_eq!(rig.heard(), []);
+    let moved = "198.51.100.9:5000".parse().unwrap();
+    rig.machine.handle_rebound(1, moved);
+    assert_eq!(rig.heard(), [MatchmakerAction::Send(1, FromServer::Observed(moved))]);
+    rig.say(1, trickle(9));
+    let heard = rig.heard();
+    let [MatchmakerAction::Send(2, FromServer::Trickle { observed, .. })] = &heard[..] else {
+        panic!("{heard:?}")
+    };
+    assert_eq!(*observed, moved);
+}
+
+#[test]
+fn an_exchange_ends_with_either_session() {
+    for gone in [1, 2] {
+        let mut rig = Rig::pair();
+        rig.offer(2, 9);
+        rig.machine.handle_disconnected(gone);
+        rig.heard();
+        rig.say(3 - gone, trickle(9));
+        assert_eq!(rig.heard(), []);
+        assert_eq!(rig.machine.stats().signals_stray, 1);
+    }
 }
 
 #[test]

@@ -61,6 +61,8 @@ pub struct PathAgent {
     pub(super) settle_at: Option<Instant>,
     /// Since when data has gone out on the primary and nothing has come in.
     pub(super) owed_since: Option<Instant>,
+    /// When a path that was busy has been silent for so long that it is asked whether it still works.
+    pub(super) lull_at: Option<Instant>,
     pub(super) pace_until: Instant,
     pub(super) attempt_ends: Option<Instant>,
     pub(super) retry_at: Option<Instant>,
@@ -94,6 +96,7 @@ impl PathAgent {
             keepalive_at: None,
             settle_at: None,
             owed_since: None,
+            lull_at: None,
             pace_until: now,
             attempt_ends: None,
             retry_at: None,
@@ -166,6 +169,7 @@ impl PathAgent {
     /// What passed on a path since the last report, as far as the shell's counters tell.
     pub fn handle_traffic(&mut self, path: PathId, traffic: Traffic, now: Instant) {
         let Some(pair) = self.pairs.get_mut(&path) else { return };
+        let is_busy = pair.heard.is_some_and(|at| now <= at + self.config.busy);
         if traffic.received {
             // Data alone opens nothing: what is heard first has to be a check or an answer.
             pair.heard = pair.heard.map(|_| now);
@@ -176,13 +180,14 @@ impl PathAgent {
         }
         if traffic.received {
             self.owed_since = None;
+            self.lull_at = is_busy.then_some(now + self.config.lull);
             self.recover();
         } else if traffic.sent && self.owed_since.is_none() {
             self.owed_since = Some(now);
         }
     }
 
-    /// The network under us changed: everything is checked again at once.
+    /// The network changed, on our side or on the remote's: everything is checked again at once.
     pub fn handle_network_change(&mut self, now: Instant) {
         self.failed = 0;
         self.begin_attempt(now);

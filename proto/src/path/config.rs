@@ -33,6 +33,11 @@ pub struct PathConfig {
     pub settle: Duration,
     /// How long a proven path may be quiet: half of the 30 s for which common NATs keep a binding.
     pub keepalive: Duration,
+    /// How long a path that was busy is silent before it is checked: whoever only listened owes nothing and is
+    /// owed nothing, and learns by this alone that its own router has forgotten it.
+    pub lull: Duration,
+    /// A path is busy that brings something twice in this time: a single packet is no conversation.
+    pub busy: Duration,
     /// From suspicion to death.
     pub dead_after: Duration,
     /// How long each of the attempts may take that follow each other at once, every one with a new port.
@@ -63,6 +68,8 @@ impl Default for PathConfig {
             confirmations: 3,
             settle: Duration::from_millis(2500),
             keepalive: Duration::from_secs(15),
+            lull: Duration::from_millis(300),
+            busy: Duration::from_secs(1),
             dead_after: Duration::from_secs(3),
             attempts: [1, 2, 3, 3].map(Duration::from_secs),
             retry: [30, 60, 120].map(Duration::from_secs),

@@ -76,7 +76,8 @@ impl PathAgent {
 
     /// When the primary wants [`PathAgent::handle_timeout`].
     pub(super) fn primary_timeout(&self) -> Option<Instant> {
-        earliest(earliest(self.keepalive_at, self.suspicion_at()), self.death_at())
+        let check = earliest(self.keepalive_at, self.lull_at);
+        earliest(earliest(check, self.suspicion_at()), self.death_at())
     }
 
     /// When the primary becomes suspect if nothing comes.
@@ -114,7 +115,7 @@ impl PathAgent {
             }
             return self.drop_primary(Reason::Silence, now);
         }
-        if self.keepalive_at.is_some_and(|at| at <= now) {
+        if earliest(self.keepalive_at, self.lull_at).is_some_and(|at| at <= now) {
             self.check(path, None, now);
             if self.suspect_since.is_some() {
                 self.keepalive_at = Some(now + self.config.last_interval);
@@ -170,6 +171,7 @@ impl PathAgent {
         self.suspect_since = None;
         self.owed_since = None;
         self.keepalive_at = None;
+        self.lull_at = None;
         self.settle_at = None;
         match next {
             Some(path) => {
@@ -186,6 +188,7 @@ impl PathAgent {
 
     /// The next keepalive after a check of the primary, or after a change of it.
     pub(super) fn postpone_keepalive(&mut self, now: Instant) {
+        self.lull_at = None;
         let usual = now + self.keepalive - jitter(&mut self.rng, self.keepalive / 10);
         self.settle_at = self.settle_at.filter(|at| *at > now);
         self.keepalive_at = Some(self.settle_at.map_or(usual, |at| at.min(usual)));

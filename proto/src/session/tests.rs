@@ -113,6 +113,61 @@ fn a_silent_server_is_noticed_by_a_missing_pong() {
     assert_eq!(events(&mut session), [SessionEvent::Down]);
 }
 
+/// A session that is up, with nothing left to do.
+fn up(now: Instant, seed: [u8; 32]) -> Session {
+    let mut session = Session::new(SessionConfig::default(), Instance([1; 8]), None, seed, now);
+    session.handle_timeout(now);
+    session.handle_connected(now);
+    session.handle_message(welcome(), now);
+    actions(&mut session);
+    events(&mut session);
+    session
+}
+
+#[test]
+fn after_a_network_change_a_session_shows_within_1500_ms_that_it_lives_or_is_made_anew() {
+    let mut now = start();
+    let mut session = up(now, [1; 32]);
+    session.handle_network_change(now);
+    assert_eq!(actions(&mut session), [SessionAction::Send(ToServer::Ping(1))]);
+    session.handle_message(FromServer::Pong(1), now);
+    assert_eq!(session.poll_timeout(), Some(now + Duration::from_secs(15)));
+    session.handle_network_change(now);
+    actions(&mut session);
+    now += Duration::from_millis(1500);
+    assert_eq!(session.poll_timeout(), Some(now));
+    session.handle_timeout(now);
+    assert_eq!(actions(&mut session), [SessionAction::Close]);
+    assert_eq!(events(&mut session), [SessionEvent::Down]);
+    assert!(session.poll_timeout().unwrap() - now <= Duration::from_millis(250));
+}
+
+#[test]
+fn a_network_change_replaces_an_attempt_and_waits_for_none() {
+    let now = start();
+    let mut session = up(now, [1; 32]);
+    session.handle_lost(now);
+    for _ in 0..2 {
+        session.handle_network_change(now);
+        assert_eq!(session.poll_timeout(), Some(now));
+        session.handle_timeout(now);
+        assert_eq!(actions(&mut session).pop(), Some(SessionAction::Dial));
+    }
+}
+
+#[test]
+fn a_doubt_asks_once_and_only_a_session_that_is_up() {
+    let now = start();
+    let mut session = up(now, [1; 32]);
+    session.handle_doubt(now);
+    session.handle_doubt(now);
+    assert_eq!(actions(&mut session), [SessionAction::Send(ToServer::Ping(1))]);
+    session.handle_lost(now);
+    let retry = session.poll_timeout();
+    session.handle_doubt(now);
+    assert_eq!((actions(&mut session), session.poll_timeout()), (vec![], retry));
+}
+
 #[test]
 fn a_quiet_session_has_no_timer_but_its_ping() {
     let now = start();

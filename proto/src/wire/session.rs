@@ -167,6 +167,8 @@ pub enum FromServer {
         from: PeerId,
         /// Which process of it.
         from_instance: Instance,
+        /// Its address as the server sees it now.
+        observed: SocketAddr,
         /// The claims.
         trickle: Trickle,
     },

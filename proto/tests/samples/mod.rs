@@ -125,7 +125,7 @@ pub(crate) fn from_server() -> Vec<Named<FromServer>> {
         ("offer", FromServer::Offer { from, from_instance, observed, offer: offer() }),
         ("answer", FromServer::Answer { from, from_instance, observed: Some(observed), answer: again }),
         ("answer-hidden", FromServer::Answer { from, from_instance, observed: None, answer: refused }),
-        ("trickle", FromServer::Trickle { from, from_instance, trickle: trickle() }),
+        ("trickle", FromServer::Trickle { from, from_instance, observed, trickle: trickle() }),
         ("pong", FromServer::Pong(127)),
     ]
 }

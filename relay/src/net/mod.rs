@@ -1,4 +1,4 @@
-//! The one seam to the network: datagram links, TCP streams, names, interface addresses.
+//! The one seam to the network: datagram links, TCP streams, names, interface addresses and their changes.
 //!
 //! Everything above it holds a `dyn` [`Net`] and the [`Link`]s that it bound. [`OsNet`] is the operating
 //! system; the laboratory has another one, in memory and on virtual time. Both are driven by tokio, and
@@ -8,6 +8,7 @@
 //! the family of the socket underneath. Only a [`Link`] knows of IPv4-mapped IPv6 addresses
 //! (RFC 4291 §2.5.5.2).
 
+mod changes;
 mod os;
 
 use std::fmt::Debug;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use changes::{Change, NetworkChanges, QUIET};
 pub use os::{OsLink, OsNet};
 
 /// A future behind a pointer, so that [`Net`] can be a `dyn` trait.
@@ -90,6 +92,9 @@ pub trait Net: Debug + Send + Sync {
     /// # Errors
     /// There is no route.
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr>;
+
+    /// Tells of changes of addresses and routes from here on, and of sleep.
+    fn watch_changes(&self) -> Box<dyn NetworkChanges>;
 
     /// Opens a TCP stream.
     fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Stream>>;

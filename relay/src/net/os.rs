@@ -1,5 +1,8 @@
 //! The operating system's network.
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod changes;
+
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -14,7 +17,8 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{
-    BoxFuture, Link, Listener, Net, Outgoing, Stream, canonical, canonical_ip, is_dual_stack, mapped,
+    BoxFuture, Change, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical, canonical_ip,
+    is_dual_stack, mapped,
 };
 
 /// What is asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms: the
@@ -51,6 +55,23 @@ impl Net for OsNet {
         Ok(canonical_ip(socket.local_addr()?.ip()))
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn watch_changes(&self) -> Box<dyn NetworkChanges> {
+        match changes::OsChanges::listen() {
+            Ok(changes) => Box::new(changes),
+            Err(error) => {
+                tracing::warn!(%error, "the system tells of no network changes; they are looked for instead");
+                Box::new(Looking)
+            }
+        }
+    }
+
+    /// No other system is asked yet: whoever listens here looks at the addresses now and then.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn watch_changes(&self) -> Box<dyn NetworkChanges> {
+        Box::new(Looking)
+    }
+
     fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {
         Box::pin(async move { halves(TcpStream::connect(to).await?) })
     }
@@ -63,6 +84,22 @@ impl Net for OsNet {
 
     fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.map(canonical).collect()) })
+    }
+}
+
+/// How often the network is looked at where the system does not tell.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Where the system does not tell: there may always have been a change.
+#[derive(Debug)]
+struct Looking;
+
+impl NetworkChanges for Looking {
+    fn changed(&mut self) -> BoxFuture<'_, Change> {
+        Box::pin(async {
+            tokio::time::sleep(LOOK).await;
+            Change::Network
+        })
     }
 }
 

@@ -29,6 +29,10 @@ const MAX_REMOTES: usize = 1024;
 /// How long a connection may take from when both sides know each other.
 const CONNECT: Duration = Duration::from_secs(30);
 
+/// The longest wait before a remote whose paths are lost is asked again. It may come back from a sleep at any
+/// moment, with a stream that waits; after three minutes QUIC gives the connection up, and this ends.
+const AGAIN: Duration = Duration::from_secs(3);
+
 /// A dial that waits for the session, or for its time.
 pub(super) struct PendingDial {
     pub(super) ticket: Ticket,
@@ -57,7 +61,7 @@ impl PendingDial {
         repunch: Option<RemoteKey>,
         now: Instant,
     ) -> Self {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let backoff = Backoff::new(Duration::from_secs(1), AGAIN);
         Self { ticket, reply, repunch, not_before: Some(now), backoff }
     }
 }
@@ -106,13 +110,18 @@ impl Driver {
                 }
             }
             SessionEvent::Offer { from, observed, offer } => self.handle_offer(from, observed, &offer, now),
-            SessionEvent::Trickle { from, trickle } => self.handle_trickle(from, &trickle, now),
+            SessionEvent::Trickle { from, observed, trickle } => {
+                self.handle_trickle(from, observed, &trickle, now);
+            }
         }
     }
 
     /// Our address as the server sees it. Behind another public address is another NAT.
     fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
         let before = self.observed.replace(observed);
+        if before.is_some_and(|before| before != observed) {
+            self.begin_anew(now);
+        }
         if before.is_some_and(|before| before.ip() != observed.ip()) {
             self.forget_lifetime(now);
         }
@@ -189,7 +198,7 @@ impl Driver {
     }
 
     /// What we say of ourselves: the addresses of our interfaces, the one that reaches the server first.
-    fn claims(&self) -> Claims {
+    pub(super) fn claims(&self) -> Claims {
         let Some(port) = self.main_port() else { return Claims::default() };
         let preferred = self.parts.server.udp.first().and_then(|to| self.parts.net.source_for(*to).ok());
         let mut ips: Vec<IpAddr> = self.parts.net.addresses().unwrap_or_default();
@@ -208,14 +217,17 @@ impl Driver {
         link.local_addr().ok().map(|addr| addr.port())
     }
 
-    fn handle_trickle(&mut self, from: RemoteKey, trickle: &Trickle, now: Instant) {
+    fn handle_trickle(&mut self, from: RemoteKey, observed: SocketAddr, trickle: &Trickle, now: Instant) {
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         if !remote.signals.accepts(from, trickle) {
             tracing::debug!(peer = ?from.0, "a trickle proves nothing and is ignored");
             return;
         }
-        let observed = remote.observed;
-        let candidates = self.believed(&trickle.claims, observed);
+        if remote.observed.replace(observed) != Some(observed) {
+            tracing::debug!(peer = ?from.0, "it has moved");
+            remote.agent.handle_network_change(now);
+        }
+        let candidates = self.believed(&trickle.claims, Some(observed));
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         for candidate in candidates {
             remote.agent.add_candidate(candidate, now);
@@ -345,10 +357,14 @@ impl Driver {
         self.dials.remove(index);
     }
 
-    /// A connector's paths are all lost: it asks again, which also makes the sharer punch from its side.
+    /// A connector's paths are all lost, or may be: it asks again, which also makes the sharer punch from its
+    /// side. If it waits to do so already, it waits no longer.
     pub(super) fn repunch(&mut self, key: RemoteKey, now: Instant) {
-        let under_way = self.dials.iter().any(|dialling| dialling.repunch == Some(key))
-            || self.pending.iter().any(|pending| pending.repunch == Some(key));
+        let under_way = self.dials.iter().any(|dialling| dialling.repunch == Some(key));
+        if let Some(waiting) = self.pending.iter_mut().find(|pending| pending.repunch == Some(key)) {
+            waiting.not_before = Some(now);
+            return;
+        }
         let Some(ticket) = self.tickets.get(&key).filter(|_| !under_way) else { return };
         self.pending.push(PendingDial::new(ticket.clone(), None, Some(key), now));
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind};
 use proto::machine::{earliest, random};
-use proto::path::{CheckTransmit, LinkId, MappingQuery, PathEvent, PathKind};
+use proto::path::{CheckTransmit, LinkId, MappingQuery, PathEvent, PathKind, Reason};
 use proto::stun::{self, Preview, Role};
 
 use super::Driver;
@@ -93,6 +93,9 @@ impl Driver {
             }
             PathEvent::Route { route, primary, reason } => {
                 self.parts.socket.set_route(remote.address, route);
+                if reason == Reason::Suspect {
+                    self.session.handle_doubt(now);
+                }
                 let peer = key.0;
                 match (route.primary, primary) {
                     (Some(path), Some((kind, rtt))) => {

@@ -124,6 +124,7 @@ async fn a_link_that_fails_to_receive_is_skipped_and_looked_at_again() {
             assert_eq!(world.receive(), None);
         }
         assert_eq!((world.main.looks(), world.dropped(DropReason::LinkFailed)), (looks, looks as u64));
+        assert!(world.socket.is_failing(LinkId::MAIN));
         world.task.take_wakes();
         tokio::time::advance(Duration::from_millis(101)).await;
         assert_eq!(world.task.take_wakes(), 1);
@@ -131,6 +132,7 @@ async fn a_link_that_fails_to_receive_is_skipped_and_looked_at_again() {
     assert_eq!(world.receive(), None);
     world.main.arrive(address(1), 20, &stun(20));
     assert_eq!(world.receive(), Some(vec![]), "the link is well again");
+    assert!(!world.socket.is_failing(LinkId::MAIN));
 }
 
 #[test]

@@ -4,10 +4,12 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
+
+use tokio::sync::watch;
 
 use super::lock;
 use crate::net::{HostId, SocketId};
@@ -23,6 +25,8 @@ pub struct SimHost {
     sockets: BTreeMap<SocketId, (SocketAddr, Arc<Inbox>)>,
     last: u16,
     closing: VecDeque<SocketId>,
+    /// Counts how often its addresses have changed.
+    changes: watch::Sender<u64>,
     tape: Arc<Tape>,
 }
 
@@ -107,7 +111,8 @@ impl SimHost {
     pub(super) fn new(seat: &Seat<'_>, tape: Arc<Tape>) -> Self {
         let opened = if seat.is_server { seat.servers.first().map_or(0, Vec::len) } else { 1 };
         let closing = (0..).take(opened).map(SocketId).collect();
-        Self { host: seat.host, sockets: BTreeMap::new(), last: 0, closing, tape }
+        let (sockets, changes) = (BTreeMap::new(), watch::Sender::default());
+        Self { host: seat.host, sockets, last: 0, closing, changes, tape }
     }
 
     /// A number for a socket at `local`, unless another one is there.
@@ -138,6 +143,16 @@ impl SimHost {
         self.sockets.contains_key(&id)
     }
 
+    /// Counts how often its addresses have changed.
+    pub(super) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// How many want to know of changes.
+    pub(super) fn watched(&self) -> usize {
+        self.changes.receiver_count()
+    }
+
     /// Closes every socket.
     pub(super) fn close_all(&mut self) {
         self.closing.extend(std::mem::take(&mut self.sockets).into_keys());
@@ -164,6 +179,10 @@ impl Node for SimHost {
     }
 
     fn handle_timeout(&mut self, _now: Instant) {}
+
+    fn handle_network_change(&mut self, _now: Instant, _addresses: &[IpAddr]) {
+        self.changes.send_modify(|count| *count += 1);
+    }
 
     fn poll_timeout(&self) -> Option<Instant> {
         None

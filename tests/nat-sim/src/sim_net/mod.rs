@@ -10,6 +10,7 @@
 //! its host is not told (a socket on all addresses answers from the first of the family); TCP is a stream
 //! without loss whose NATs let everything out and nothing in.
 
+mod changes;
 mod host;
 mod pipe;
 mod socket;
@@ -21,12 +22,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use relay::net::{BoxFuture, Link, Listener, Net, Stream, canonical};
-use tokio::sync::Notify;
+use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, Stream, canonical};
+use tokio::sync::{Notify, watch};
 
 use crate::kind::Kind;
 use crate::net::HostId;
 use crate::world::{Plan, World};
+use changes::SimChanges;
 pub use host::SimHost;
 use host::Tape;
 use socket::SimLink;
@@ -110,6 +112,15 @@ impl SimWorld {
     /// There is no such host.
     pub fn crash(&self, host: &str) {
         self.with_world(|world| world.with_node(host, |node, _| node.close_all()));
+    }
+
+    /// How many watch the network of a host for changes.
+    ///
+    /// # Panics
+    /// There is no such host.
+    #[must_use]
+    pub fn watched(&self, host: &str) -> usize {
+        self.with_world(|world| world.node(host).watched())
     }
 
     /// A hash over all datagrams so far: when, from where, to where, how large.
@@ -213,6 +224,11 @@ impl Net for SimNet {
         let own = self.own_addresses();
         let source = own.iter().find(|ip| ip.is_ipv4() == to.is_ipv4()).copied();
         source.ok_or_else(|| io::ErrorKind::NetworkUnreachable.into())
+    }
+
+    fn watch_changes(&self) -> Box<dyn NetworkChanges> {
+        let told: watch::Receiver<u64> = self.with_state(|state, _| state.world.node(self.name()).changes());
+        Box::new(SimChanges::of(told))
     }
 
     fn connect_tcp(&self, to: SocketAddr) -> BoxFuture<'_, io::Result<Stream>> {

@@ -2,6 +2,7 @@ use std::future::poll_fn;
 use std::io::IoSliceMut;
 
 use quinn::udp::{RecvMeta, Transmit};
+use relay::net::{Change, QUIET};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
@@ -168,4 +169,18 @@ async fn after_a_crash_nothing_leaves_and_the_port_is_free() {
     drop(a);
     again.send_datagram(server_at(3478), b"hello").unwrap();
     assert_eq!(receive(&world, &s).await[0].1, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_moves_is_told_once_it_is_over_and_nobody_else_is() {
+    let world = SimWorld::start(&plan().empty_home("elsewhere", Kind::PORT_RESTRICTED));
+    let (mut mine, mut others) = (world.net("a").watch_changes(), world.net("b").watch_changes());
+    for home in ["b", "elsewhere"] {
+        world.with_world(|world| world.roam("a", home));
+    }
+    let addresses = world.net("a").addresses().unwrap();
+    assert_eq!((mine.changed().await, world.elapsed()), (Change::Network, QUIET));
+    assert_ne!(addresses, world.net("b").addresses().unwrap());
+    assert!(timeout(1000 * MS, others.changed()).await.is_err());
+    assert!(timeout(1000 * MS, mine.changed()).await.is_err(), "told twice");
 }

@@ -102,12 +102,22 @@ impl Lab {
 
     /// A process of the peer at `host`. `process` tells processes of one identity apart.
     pub(crate) fn peer(&self, host: &str, process: u8) -> Peer {
+        self.peer_at(host, process, "[::]:0".parse().unwrap())
+    }
+
+    /// The same, with a main socket of its host's first address alone.
+    pub(crate) fn peer_bound_to_its_address(&self, host: &str, process: u8) -> Peer {
+        let ip = self.world.with_world(|world| world.net().addresses(world.host(host))[0]);
+        self.peer_at(host, process, SocketAddr::new(ip, 0))
+    }
+
+    fn peer_at(&self, host: &str, process: u8, bind: SocketAddr) -> Peer {
         let identity = 1 + host.as_bytes()[0] % 64;
         let net = self.world.net(host);
         let config = EndpointConfig {
             key: Arc::new(key(identity)),
             server: self.hint(),
-            bind: "[::]:0".parse().unwrap(),
+            bind,
             seed: self.seed_for(identity.wrapping_add(process.wrapping_mul(64))),
         };
         let endpoint = Endpoint::bind(config, Arc::clone(&net) as _).unwrap();

@@ -81,7 +81,7 @@ async fn longest_stall(visitor: &mut Visitor, during: Duration) -> Duration {
 }
 
 /// Breaks something under a stream in use, so long after it was quiet, and returns the longest stall.
-fn stall_after(plan: &Plan, calm: Duration, fault: impl Fn(&Lab)) -> Duration {
+pub(crate) fn stall_after(plan: &Plan, calm: Duration, fault: impl Fn(&Lab)) -> Duration {
     run(plan, 1, async |lab| {
         let _server = lab.server();
         let (a, b) = lab.both().await;
@@ -101,39 +101,33 @@ fn stall_after(plan: &Plan, calm: Duration, fault: impl Fn(&Lab)) -> Duration {
     })
 }
 
-/// Suspicion after a second of silence, three more until the path is given up, a new offer and its path.
-const CONNECTORS_SIDE: Duration = Duration::from_millis(4500);
-
-/// Nothing gets in to a sharer whose router has forgotten it until it speaks: every 15 s at the latest.
-const SHARERS_SIDE: Duration = Duration::from_millis(16_000);
-
-fn sides() -> [(&'static str, Duration); 2] {
-    [("a", CONNECTORS_SIDE), ("b", SHARERS_SIDE)]
-}
+/// A lull of 0.3 s is noticed within 0.55 s, the check in it is suspect 0.3 s later, and the server says where
+/// we are now; an offer or a trickle, and a new path, are a few round trips more.
+const FORGOTTEN: Duration = Duration::from_secs(2);
 
 /// At different times since the last sign of life.
-fn calms() -> impl Iterator<Item = Duration> {
+pub(crate) fn calms() -> impl Iterator<Item = Duration> {
     (0..3).map(|n| 2 * SEC + n * 4 * SEC)
 }
 
 #[test]
 fn a_stream_in_use_outlives_the_reboot_of_a_router() {
     let plan = homes(|policy| policy.allocation = Allocation::Random);
-    for ((home, bound), calm) in sides().into_iter().flat_map(|side| calms().map(move |calm| (side, calm))) {
+    for (home, calm) in ["a", "b"].into_iter().flat_map(|home| calms().map(move |calm| (home, calm))) {
         let stall = stall_after(&plan, calm, |lab| lab.world.with_world(|world| world.reboot_routers(home)));
         println!("reboot of {home}'s router after {calm:?}: {stall:?}");
-        assert!(stall <= bound, "{home}: {stall:?}");
+        assert!(stall <= FORGOTTEN, "{home}: {stall:?}");
     }
 }
 
 #[test]
 fn a_stream_in_use_outlives_a_new_public_address() {
     let address = "203.0.113.99".parse().unwrap();
-    for ((home, bound), calm) in sides().into_iter().flat_map(|side| calms().map(move |calm| (side, calm))) {
+    for (home, calm) in ["a", "b"].into_iter().flat_map(|home| calms().map(move |calm| (home, calm))) {
         let change = |lab: &Lab| lab.world.with_world(|world| world.change_public_address(home, address));
         let stall = stall_after(&homes(|_| ()), calm, change);
         println!("a new address for {home} after {calm:?}: {stall:?}");
-        assert!(stall <= bound, "{home}: {stall:?}");
+        assert!(stall <= FORGOTTEN, "{home}: {stall:?}");
     }
 }
 
@@ -156,6 +150,6 @@ fn a_transfer_under_way_outlives_a_new_public_address() {
         });
         println!("4 MB at 1 MB/s, a new address for {home} on the way: {took:?}");
         // By the time of the new path QUIC's own timer has doubled to as much again, and then it starts slowly.
-        assert!(took <= 4 * SEC + 2 * CONNECTORS_SIDE, "{home}: {took:?}");
+        assert!(took <= 4 * SEC + 2 * FORGOTTEN, "{home}: {took:?}");
     }
 }

@@ -8,5 +8,6 @@ mod faults;
 mod lab;
 mod life;
 mod pairs;
+mod roaming;
 mod service;
 mod transfer;

@@ -27,7 +27,9 @@ impl PeerNode {
                 self.handle_observed(observed)
             }
             SessionEvent::Offer { from, observed, offer } => self.handle_offer(from, observed, &offer, now),
-            SessionEvent::Trickle { from, trickle } => self.handle_trickle(from, &trickle, now),
+            SessionEvent::Trickle { from, observed, trickle } => {
+                self.handle_trickle(from, observed, &trickle, now);
+            }
             SessionEvent::Answer { from, observed, answer } => {
                 if let Some(dial) = self.current_dial() {
                     dial.handle_answer(from, observed, &answer);
@@ -100,10 +102,19 @@ impl PeerNode {
         self.remote = Some(Remote { key, agent, signals, observed, named });
     }
 
-    fn handle_trickle(&mut self, from: (PeerId, Instance), trickle: &Trickle, now: Instant) {
+    fn handle_trickle(
+        &mut self,
+        from: (PeerId, Instance),
+        observed: SocketAddr,
+        trickle: &Trickle,
+        now: Instant,
+    ) {
         let Some(remote) = self.remote.as_mut().filter(|remote| remote.key == from) else { return };
         if !remote.signals.accepts(from, trickle) {
             return;
+        }
+        if remote.observed.replace(observed) != Some(observed) {
+            remote.agent.handle_network_change(now);
         }
         let candidates = believable(&trickle.claims.candidates, remote.observed, false);
         for candidate in &candidates {

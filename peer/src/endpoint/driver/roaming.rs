@@ -1,0 +1,141 @@
+//! Networks that change under us: another address, another route, a NAT that has forgotten us, a process or a
+//! machine that slept.
+//!
+//! The system tells when something may have changed ([`NetworkChanges`]); the server tells when it sees us
+//! elsewhere; a timer that is late tells that we were stopped. In each case all paths are checked at once, and
+//! the remotes learn where we are now: from a connector by a new offer, which needs nobody's memory of the
+//! last one; from a sharer, whom nobody asked, by a trickle in the exchange that is there. Streams and
+//! connections stay as they are.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use proto::candidate::{Scope, scope};
+use proto::path::LinkId;
+use proto::stun::Role;
+use relay::net::{Change, Net, NetworkChanges};
+use tokio::sync::mpsc;
+
+use super::{Driver, Input};
+use crate::endpoint::remote::RemoteKey;
+
+/// A timer that is so late did not wait for its turn: the process was stopped, or the machine slept. A busy
+/// machine may be meant, now and then, and has a few checks too many.
+const STOPPED: Duration = Duration::from_secs(2);
+
+/// What our own end of all paths looks like.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Network {
+    /// The addresses that others could reach us at.
+    addresses: BTreeSet<IpAddr>,
+    /// From which of them each of the server's addresses is reached.
+    sources: Vec<Option<IpAddr>>,
+}
+
+impl Network {
+    pub(super) fn look(net: &dyn Net, server: &[SocketAddr]) -> Self {
+        let is_usable = |ip: &IpAddr| {
+            let scope = scope(SocketAddr::new(*ip, 1));
+            matches!(scope, Scope::Local | Scope::Global)
+        };
+        let addresses = net.addresses().unwrap_or_default();
+        Self {
+            addresses: addresses.into_iter().filter(is_usable).collect(),
+            sources: server.iter().map(|to| net.source_for(*to).ok()).collect(),
+        }
+    }
+}
+
+/// Hands every change of the network in, until the endpoint is gone.
+pub(super) async fn watch(mut changes: Box<dyn NetworkChanges>, inputs: mpsc::WeakSender<Input>) {
+    loop {
+        let change = changes.changed().await;
+        let Some(inputs) = inputs.upgrade() else { return };
+        if inputs.send(Input::Network(change)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether a timer that was to go off at `deadline` shows that the process was stopped.
+pub(super) fn was_stopped(deadline: Option<Instant>, now: Instant) -> bool {
+    deadline.is_some_and(|deadline| now.saturating_duration_since(deadline) > STOPPED)
+}
+
+impl Driver {
+    /// The system says that something changed.
+    pub(super) fn handle_change(&mut self, change: Change, now: Instant) {
+        let network = Network::look(&*self.parts.net, &self.parts.server.udp);
+        let before = std::mem::replace(&mut self.network, network);
+        let is_new = before != self.network;
+        tracing::debug!(?change, is_new, network = ?self.network, "the network may have changed");
+        self.rebind_if_lost();
+        match change {
+            // A gateway may have been replaced by another one, and all addresses be what they were.
+            Change::Network if !is_new => self.session.handle_doubt(now),
+            Change::Network | Change::Woken => {
+                self.session.handle_network_change(now);
+                self.begin_anew(now);
+            }
+        }
+    }
+
+    /// Nobody here has had any time for a while.
+    pub(super) fn handle_stopped(&mut self, now: Instant) {
+        self.handle_change(Change::Woken, now);
+    }
+
+    /// Our end of all paths is another one, or may be: all are checked, and all remotes are told.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        let keys: Vec<RemoteKey> = self.remotes.keys().copied().collect();
+        let candidates = self.claims().candidates;
+        for key in keys {
+            let Some(remote) = self.remotes.get_mut(&key) else { continue };
+            remote.agent.handle_network_change(now);
+            match remote.role {
+                Role::Connector => self.repunch(key, now),
+                Role::Sharer => self.trickle(key, candidates.clone()),
+            }
+        }
+    }
+
+    /// Binds the main link anew where the old one can't work any more: its own address is gone, or it fails.
+    /// One that is bound to all addresses outlives them.
+    fn rebind_if_lost(&mut self) {
+        let Some(link) = self.parts.socket.link(LinkId::MAIN) else { return };
+        let Ok(local) = link.local_addr() else { return };
+        let ip = local.ip();
+        let is_gone = !ip.is_unspecified() && !ip.is_loopback() && !self.network.addresses.contains(&ip);
+        if !is_gone && !self.parts.socket.is_failing(LinkId::MAIN) {
+            return;
+        }
+        drop(link);
+        let any: IpAddr =
+            if ip.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        // The old port, if it is free: a NAT may still know it.
+        let bound = self.parts.net.bind_udp((any, local.port()).into());
+        match bound.or_else(|_| self.parts.net.bind_udp((any, 0).into())) {
+            Ok(bound) => {
+                tracing::info!(was = %local, now = ?bound.local_addr().ok(), "the main socket is bound anew");
+                self.parts.socket.add_link(LinkId::MAIN, bound);
+            }
+            Err(error) => tracing::warn!(%error, "the main socket can't be bound anew"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_seconds_late_shows_that_the_process_was_stopped() {
+        let deadline = tokio::time::Instant::now().into_std();
+        let after = |late: Duration| was_stopped(Some(deadline), deadline + late);
+        assert!(!after(Duration::from_millis(1900)));
+        assert!(after(Duration::from_millis(2100)));
+        assert!(!was_stopped(None, deadline + Duration::from_secs(3600)));
+        assert!(!was_stopped(Some(deadline + Duration::from_secs(9)), deadline));
+    }
+}
