@@ -60,6 +60,14 @@ impl Hub {
         self.seat(|router, key, now| router.handle_connected(key, source, now))
     }
 
+    /// The seat of the server's own services: everybody may send there.
+    pub(super) fn service(self: &Arc<Self>) -> Result<Seat, Denial> {
+        self.seat(|router, key, now| {
+            router.open_service(key, now);
+            Ok(())
+        })
+    }
+
     fn seat(
         self: &Arc<Self>,
         open: impl FnOnce(&mut Router, SessionKey, Instant) -> Result<(), Denial>,

@@ -3,6 +3,7 @@
 
 mod connection;
 mod hub;
+mod service;
 mod upgrade;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::http::Page;
 use crate::metrics::Metrics;
+use crate::relayed::RelayedLink;
 use hub::Hub;
 
 /// How long a client may take between our answer and its first byte.
@@ -45,6 +47,14 @@ impl RelayServer {
     /// The identity under which peers know it.
     pub fn peer_id(&self) -> PeerId {
         self.hub.relay
+    }
+
+    /// A link by which peers reach this very process through the relay, under the relay's own identity and
+    /// [`Instance::SERVICE`](proto::id::Instance::SERVICE). There is one: a further call takes it over.
+    pub fn service(&self) -> Option<Arc<RelayedLink>> {
+        let (link, carry) = service::open(&self.hub)?;
+        self.connections().spawn(carry);
+        Some(link)
     }
 
     /// What has been counted.
