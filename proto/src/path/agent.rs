@@ -35,6 +35,9 @@ use crate::wire::signal::Username;
 /// than this.
 const MAX_REPLACED: u8 = 8;
 
+/// Checks after the proof where the path has to show more than one answer: enough for those at a heavy loss.
+const CAUTIOUS_CONFIRMATIONS: u8 = 12;
+
 /// The machine.
 #[derive(Debug)]
 pub struct PathAgent {
@@ -51,11 +54,17 @@ pub struct PathAgent {
     /// Bytes sent in this attempt to each address while it was unproven, headers counted.
     pub(super) spent: BTreeMap<SocketAddr, u32>,
     pub(super) route: Route,
-    /// Since when there has been a primary without a break.
+    /// Since when there has been a primary, better than a relay's, without a break.
     pub(super) primary_since: Option<Instant>,
+    /// When the primary last became another path.
+    pub(super) changed_at: Option<Instant>,
     /// Another path on which the remote has asked since it last asked on the primary.
     pub(super) asked_beside: Option<PathId>,
     pub(super) suspect_since: Option<Instant>,
+    /// When the remote last sent data by a worse path than our primary.
+    pub(super) doubted_at: Option<Instant>,
+    /// When a path better than a relay's last died.
+    pub(super) fell_at: Option<Instant>,
     pub(super) keepalive: Duration,
     pub(super) keepalive_at: Option<Instant>,
     pub(super) settle_at: Option<Instant>,
@@ -90,8 +99,11 @@ impl PathAgent {
             spent: BTreeMap::new(),
             route: Route::default(),
             primary_since: None,
+            changed_at: None,
             asked_beside: None,
             suspect_since: None,
+            doubted_at: None,
+            fell_at: None,
             keepalive: config.keepalive,
             keepalive_at: None,
             settle_at: None,
@@ -129,6 +141,30 @@ impl PathAgent {
             self.route.also = None;
         }
         if self.route.primary.is_some_and(|path| path.link == link) {
+            self.drop_primary(Reason::LinkGone, now);
+        }
+    }
+
+    /// A path through a relay. It carries data at once, without a proof: the relay knows both ends by their
+    /// keys, and brings nobody what he has not let in, so that there is no stranger's address to protect.
+    /// Checks of it measure its round trip.
+    pub fn add_relayed(&mut self, path: PathId, now: Instant) {
+        let new = || Pair::new(PathKind::Relay, CandidateKind::PeerReflexive);
+        let pair = self.pairs.entry(path).or_insert_with(new);
+        if !pair.proven {
+            pair.take_for_proven(&self.config, now);
+            self.events.push_back(PathEvent::Accept(path));
+            self.promote(path, now);
+        }
+    }
+
+    /// A path is no more, whatever was heard of it: its relay says so.
+    pub fn remove_path(&mut self, path: PathId, now: Instant) {
+        self.pairs.remove(&path);
+        if self.route.also == Some(path) {
+            self.route.also = None;
+        }
+        if self.route.primary == Some(path) {
             self.drop_primary(Reason::LinkGone, now);
         }
     }
@@ -176,12 +212,15 @@ impl PathAgent {
             pair.unanswered_since = None;
         }
         if self.route.primary != Some(path) {
+            if traffic.received {
+                self.doubt_with_remote(path, now);
+            }
             return;
         }
         if traffic.received {
             self.owed_since = None;
             self.lull_at = is_busy.then_some(now + self.config.lull);
-            self.recover();
+            self.recover(now);
         } else if traffic.sent && self.owed_since.is_none() {
             self.owed_since = Some(now);
         }
@@ -212,7 +251,7 @@ impl PathAgent {
         self.watch_primary(now);
         if self.attempt_ends.is_some_and(|at| at <= now) {
             self.attempt_ends = None;
-            if self.route.primary.is_none() {
+            if !self.is_satisfied() {
                 self.end_attempt(now);
             }
         }
@@ -298,9 +337,8 @@ impl PathAgent {
             self.stats.unauthenticated += 1;
             return;
         };
-        let Some(kind) = self.links.iter().find(|(link, _)| *link == path.link).map(|(_, kind)| *kind) else {
-            return;
-        };
+        let by_link = || self.links.iter().find(|(link, _)| *link == path.link).map(|(_, kind)| *kind);
+        let Some(kind) = self.pairs.get(&path).map(|pair| pair.kind).or_else(by_link) else { return };
         self.stats.checks_received += 1;
         if !self.pairs.contains_key(&path) && !self.learn(path, kind) {
             return;
@@ -324,7 +362,7 @@ impl PathAgent {
         }
         if self.route.primary == Some(path) {
             self.asked_beside = None;
-            self.recover();
+            self.recover(now);
         } else {
             self.compare_with_primary(path, first, now);
         }
@@ -371,7 +409,10 @@ impl PathAgent {
         self.stats.answers_received += 1;
         let first_heard = pair.heard.is_none();
         let first_proof = !pair.proven;
-        pair.answered(&self.config, &transaction, now);
+        let confirmations =
+            if self.is_cautious(now) { CAUTIOUS_CONFIRMATIONS } else { self.config.confirmations };
+        let Some(pair) = self.pairs.get_mut(&path) else { return };
+        pair.answered(confirmations, self.config.first_interval, &transaction, now);
         // A path that comes late may be a probe of how long the remote's NAT keeps it: see `Lifetime`.
         let is_late = self.primary_since.is_some_and(|since| now >= since + self.config.settle * 2);
         if first_proof && is_late && path.link == LinkId::MAIN && pair.candidate != CandidateKind::Host {
@@ -382,7 +423,7 @@ impl PathAgent {
         }
         if self.route.primary == Some(path) {
             self.owed_since = None;
-            self.recover();
+            self.recover(now);
         }
         self.promote(path, now);
     }

@@ -3,13 +3,25 @@
 use std::time::{Duration, Instant};
 
 use super::pair::Pair;
-use super::{PathAgent, PathEvent, PathId, Reason, Route};
+use super::{PathAgent, PathEvent, PathId, PathKind, Reason, Route};
 use crate::machine::{earliest, jitter};
 use crate::stun::Role;
 
 /// How long the connector must have left the primary alone until checks of its on another path mean that it
 /// has moved there: longer than the gaps of an attempt.
 const FOLLOW_AFTER: Duration = Duration::from_millis(1500);
+
+/// How long a better path that has just died has to show more than one answer before it is trusted again,
+/// and how many: or a lossy one would be left and taken again without end.
+const CAUTION: Duration = Duration::from_secs(30);
+const CAUTIOUS_ANSWERS: u32 = 3;
+
+/// How long the remote's data by a worse path means that it doubts our primary: longer than from one report
+/// of traffic to the next.
+const DOUBT: Duration = Duration::from_millis(600);
+
+/// How long after a change of ours the remote may still be on its way to the same one.
+const CHANGING: Duration = Duration::from_secs(1);
 
 impl PathAgent {
     /// Makes a proven path primary if it is better than the one we have.
@@ -19,7 +31,12 @@ impl PathAgent {
         let reason = match self.route.primary.and_then(|primary| self.pairs.get(&primary)) {
             None => Reason::FirstProven,
             Some(_) if self.route.primary == Some(path) => return,
-            Some(current) if pair.kind < current.kind => Reason::BetterKind,
+            Some(current) if pair.kind < current.kind => {
+                if self.is_cautious(now) && pair.answers < CAUTIOUS_ANSWERS {
+                    return;
+                }
+                Reason::BetterKind
+            }
             // Between equals the connector chooses, or the two might never agree.
             Some(current) if leads && pair.kind == current.kind && self.is_faster(pair, current) => {
                 Reason::Faster
@@ -57,12 +74,18 @@ impl PathAgent {
 
     fn set_primary(&mut self, path: PathId, reason: Reason, now: Instant) {
         self.route = Route { primary: Some(path), also: None };
-        self.primary_since.get_or_insert(now);
+        self.changed_at = Some(now);
         self.suspect_since = None;
+        self.doubted_at = None;
         self.owed_since = None;
-        self.failed = 0;
-        self.attempt_ends = None;
-        self.retry_at = None;
+        if self.is_satisfied() {
+            self.primary_since.get_or_insert(now);
+            self.failed = 0;
+            self.attempt_ends = None;
+            self.retry_at = None;
+        } else {
+            self.primary_since = None;
+        }
         self.asked_beside = None;
         self.settle_at = Some(now + self.config.settle);
         self.postpone_keepalive(now);
@@ -72,6 +95,37 @@ impl PathAgent {
     fn announce(&mut self, reason: Reason) {
         let primary = self.primary().map(|(_, kind, rtt)| (kind, rtt));
         self.events.push_back(PathEvent::Route { route: self.route, primary, reason });
+    }
+
+    /// Whether no better kind of path is looked for than the primary's.
+    pub(super) fn is_satisfied(&self) -> bool {
+        let primary = self.route.primary.and_then(|path| self.pairs.get(&path));
+        primary.is_some_and(|pair| pair.kind < PathKind::Relay)
+    }
+
+    /// Whether a better path died lately.
+    pub(super) fn is_cautious(&self, now: Instant) -> bool {
+        self.fell_at.is_some_and(|at| now < at + CAUTION)
+    }
+
+    /// The remote's data came by a worse path than our primary: it hears nothing there from us any more, or
+    /// nothing comes through to us. What we send goes both ways until that is over.
+    pub(super) fn doubt_with_remote(&mut self, path: PathId, now: Instant) {
+        let kind = |path| self.pairs.get(&path).map(|pair| pair.kind);
+        let is_worse = self.route.primary.and_then(kind).is_some_and(|primary| kind(path) > Some(primary));
+        if !is_worse || self.changed_at.is_some_and(|at| now < at + CHANGING) {
+            return;
+        }
+        self.doubted_at = Some(now);
+        if self.suspect_since.is_none() {
+            self.suspect(now);
+        }
+    }
+
+    fn suspect(&mut self, now: Instant) {
+        self.suspect_since = Some(now);
+        self.keepalive_at = Some(now);
+        self.duplicate();
     }
 
     /// When the primary wants [`PathAgent::handle_timeout`].
@@ -102,11 +156,12 @@ impl PathAgent {
     pub(super) fn watch_primary(&mut self, now: Instant) {
         let Some(path) = self.route.primary else { return };
         if self.suspicion_at().is_some_and(|at| at <= now) {
-            self.suspect_since = Some(now);
-            self.keepalive_at = Some(now);
-            self.duplicate();
+            self.suspect(now);
         }
         if self.death_at().is_some_and(|at| at <= now) {
+            if self.is_satisfied() {
+                self.fell_at = Some(now);
+            }
             // What has not answered either since then goes too: often it is one router that they all had.
             for (other, pair) in &mut self.pairs {
                 if *other == path || pair.proven && pair.heard < self.suspect_since {
@@ -156,8 +211,12 @@ impl PathAgent {
         }
     }
 
-    pub(super) fn recover(&mut self) {
-        if self.suspect_since.take().is_some() {
+    /// Something came on the primary.
+    pub(super) fn recover(&mut self, now: Instant) {
+        if self.suspect_since.is_some() && self.doubted_at.is_some_and(|at| now < at + DOUBT) {
+            // It works for us, and not for the remote.
+            self.suspect_since = Some(now);
+        } else if self.suspect_since.take().is_some() {
             self.owed_since = None;
             self.route.also = None;
             self.announce(Reason::Recovered);

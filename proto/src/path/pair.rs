@@ -45,6 +45,8 @@ pub(super) struct Pair {
     pub(super) asked: Option<Instant>,
     /// It answered a check of ours: the path works both ways.
     pub(super) proven: bool,
+    /// Answers since it last failed.
+    pub(super) answers: u32,
     /// Smoothed round trip (RFC 6298 §2: an eighth of each new sample).
     pub(super) rtt: Option<Duration>,
     /// The hop limits of the primes still to send.
@@ -75,6 +77,7 @@ impl Pair {
             heard: None,
             asked: None,
             proven: false,
+            answers: 0,
             rtt: None,
             primes: NO_PRIMES,
             full_checks_from: None,
@@ -169,8 +172,23 @@ impl Pair {
         self.in_flight.iter().any(|(waiting, _)| waiting == transaction)
     }
 
-    /// An authenticated answer came.
-    pub(super) fn answered(&mut self, config: &PathConfig, transaction: &Transaction, now: Instant) {
+    /// It needs no proof, and a check only to learn its round trip.
+    pub(super) fn take_for_proven(&mut self, config: &PathConfig, now: Instant) {
+        self.hush();
+        self.heard = Some(now);
+        self.proven = true;
+        self.confirmations_left = config.confirmations;
+        self.next = Some(now);
+    }
+
+    /// An authenticated answer came. The first one is followed by so many confirmations, this far apart.
+    pub(super) fn answered(
+        &mut self,
+        confirmations: u8,
+        interval: Duration,
+        transaction: &Transaction,
+        now: Instant,
+    ) {
         let Some(at) = self.in_flight.iter().position(|(waiting, _)| waiting == transaction) else { return };
         if let Some((_, sent)) = self.in_flight.remove(at) {
             let sample = now.saturating_duration_since(sent);
@@ -178,18 +196,20 @@ impl Pair {
         }
         self.unanswered_since = None;
         self.heard = Some(now);
+        self.answers = self.answers.saturating_add(1);
         if !self.proven {
             self.rest = None;
             self.proven = true;
             self.primes = NO_PRIMES;
-            self.confirmations_left = config.confirmations;
-            self.next = (config.confirmations > 0).then(|| now + config.first_interval);
+            self.confirmations_left = confirmations;
+            self.next = (confirmations > 0).then(|| now + interval);
         }
     }
 
     /// The path is dead: it has to be proven again.
     pub(super) fn fail(&mut self) {
         self.proven = false;
+        self.answers = 0;
         self.heard = None;
         self.unanswered_since = None;
         self.in_flight.clear();
