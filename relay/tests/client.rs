@@ -1,13 +1,13 @@
 //! A peer's connection to a relay, with the real relay at its other end.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod common;
+mod peers;
 
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use common::{PATIENCE, key, relay, until};
+use peers::{PATIENCE, key, relay, until};
 use proto::id::{Instance, PeerId};
 use proto::relay::{DropReason, RouterLimits};
 use proto::wire::relay::Address;
@@ -83,7 +83,7 @@ async fn whoever_is_let_in_no_longer_is_not_heard_and_who_is_not_there_is_named(
     b.up(1).await;
     send(&a.client.link(), to_b, &[0x40; 1000]);
     until("it is held", || relay.stats().held_bytes > 0).await;
-    let nobody = a.client.allow(common::nobody());
+    let nobody = a.client.allow(peers::nobody());
     send(&a.client.link(), nobody, &[0x40; 1000]);
     assert_eq!(timeout(PATIENCE, a.absent.recv()).await.unwrap(), Some(nobody));
     assert_eq!(relay.stats().dropped(DropReason::Offline), 1);

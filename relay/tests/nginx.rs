@@ -1,7 +1,7 @@
 //! The relay behind the real nginx, with the configuration that the documentation gives.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
 
-mod common;
+mod peers;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -10,8 +10,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Peer, key, relay};
 use futures_util::StreamExt as _;
+use peers::{Peer, key, relay};
 use proto::id::Instance;
 use proto::relay::RouterLimits;
 use proto::wire::relay::{Data, Frame, SUBPROTOCOL};

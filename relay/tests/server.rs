@@ -1,12 +1,12 @@
 //! A relay's server, from outside.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
-mod common;
+mod peers;
 
 use std::time::Duration;
 
-use common::{PATIENCE, Peer, dial, get, http, key, nobody, relay, until};
 use futures_util::{SinkExt as _, StreamExt as _};
+use peers::{PATIENCE, Peer, dial, get, http, key, nobody, relay, until};
 use proto::id::Instance;
 use proto::relay::{DropReason, RouterLimits, login};
 use proto::wire::relay::{Challenge, Check, Data, Denial, Frame, MAX_FRAME};
