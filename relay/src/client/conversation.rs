@@ -55,9 +55,9 @@ async fn connect(shared: &Shared, outbound: &Outbound) -> Result<Socket, Ended> 
         request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
     }
     let opened = tokio_tungstenite::client_async_with_config(request, connected.wire, Some(config())).await;
-    let (mut socket, _) = opened.map_err(|error| match error {
-        Error::Http(answer) => Ended::passing(&format!("it answered {}", answer.status())),
-        error => Ended::passing(&error),
+    let (mut socket, _) = opened.map_err(|error| {
+        let Error::Http(answer) = error else { return Ended::passing(&error) };
+        Ended::passing(&format!("it answered {}", answer.status()))
     })?;
     log_in(shared, &mut socket).await?;
     Ok(socket)
