@@ -31,8 +31,10 @@ pub struct SessionConfig {
     pub pong: Duration,
     /// The same after a network change, when it is likely to be: three round trips on a slow path.
     pub hurried_pong: Duration,
-    /// The shortest and the longest wait between attempts. In between it is a quarter of the time for which
-    /// the server has been away, so that a short outage is over soon and a long one is not hammered.
+    /// The longest wait before the first attempt, and before any. In between it grows by an eighth of the time
+    /// for which the server has been away, so that a short outage is over soon and a long one is not hammered.
+    /// Each wait is anything up to that at random: whoever was cut off at the same moment does not come back at
+    /// the same moment.
     pub retry: (Duration, Duration),
 }
 
@@ -44,7 +46,7 @@ impl Default for SessionConfig {
             ping: Duration::from_secs(15),
             pong: Duration::from_secs(5),
             hurried_pong: Duration::from_millis(1500),
-            retry: (Duration::from_millis(250), Duration::from_secs(30)),
+            retry: (Duration::from_secs(1), Duration::from_secs(30)),
         }
     }
 }
@@ -152,6 +154,8 @@ pub struct Session {
     welcomed_ever: bool,
     state: State,
     lost_since: Instant,
+    /// The network has changed, and the server not said a word since.
+    moved: bool,
     pings: u32,
     rng: ChaCha12Rng,
     actions: VecDeque<SessionAction>,
@@ -176,6 +180,7 @@ impl Session {
             welcomed_ever: false,
             state: State::Waiting { until: now },
             lost_since: now,
+            moved: false,
             pings: 0,
             rng: ChaCha12Rng::from_seed(seed),
             actions: VecDeque::new(),
@@ -240,7 +245,10 @@ impl Session {
                 self.lost_since = now;
                 self.state = State::Waiting { until: now };
             }
-            State::Up { .. } => self.ping(self.config.hurried_pong, now),
+            State::Up { .. } => {
+                self.moved = true;
+                self.ping(self.config.hurried_pong, now);
+            }
             State::Over => {}
         }
     }
@@ -255,6 +263,7 @@ impl Session {
 
     /// A message of the server's.
     pub fn handle_message(&mut self, message: FromServer, now: Instant) {
+        self.moved = false;
         if let State::Up { next_ping, pong_due } = &mut self.state {
             // Anything heard is a sign of life, and refreshed the binding on its way.
             *pong_due = None;
@@ -366,8 +375,10 @@ impl Session {
             self.lost_since = now;
         }
         let (shortest, longest) = self.config.retry;
-        let whole = (shortest + now.saturating_duration_since(self.lost_since) / 4).min(longest);
-        let delay = whole / 2 + jitter(&mut self.rng, whole / 2);
+        let whole = (shortest + now.saturating_duration_since(self.lost_since) / 8).min(longest);
+        // A network that changed is nobody's but ours: no crowd comes back with us.
+        let delay =
+            if std::mem::take(&mut self.moved) { Duration::ZERO } else { jitter(&mut self.rng, whole) };
         self.state = State::Waiting { until: now + delay };
     }
 
