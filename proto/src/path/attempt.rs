@@ -86,11 +86,17 @@ impl PathAgent {
                 continue;
             }
             let Some(occasion) = pair.due(&self.config, now) else { continue };
-            let ttl = match occasion {
-                Occasion::Prime(ttl) => Some(ttl),
-                Occasion::Scheduled => None,
-            };
-            self.check(path, ttl, now);
+            match occasion {
+                // Back to back: until the last one has left, the far side may find an outer router closed.
+                Occasion::Primes((first, last)) => {
+                    for ttl in first..=last {
+                        if self.affords(path.remote, CHECK_SIZE) {
+                            self.check(path, Some(ttl), now);
+                        }
+                    }
+                }
+                Occasion::Scheduled => self.check(path, None, now),
+            }
         }
     }
 

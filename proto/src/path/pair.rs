@@ -15,8 +15,8 @@ const MAX_IN_FLIGHT: usize = 16;
 /// Why a check leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
-    /// To open our own NATs, dying on the way at this hop limit.
-    Prime(u8),
+    /// To open our own NATs, dying on the way at the hop limits from the first to the last.
+    Primes((u8, u8)),
     /// On the attempt's schedule.
     Scheduled,
 }
@@ -49,8 +49,8 @@ pub(super) struct Pair {
     pub(super) answers: u32,
     /// Smoothed round trip (RFC 6298 §2: an eighth of each new sample).
     pub(super) rtt: Option<Duration>,
-    /// The hop limits of the primes still to send.
-    primes: std::ops::RangeInclusive<u8>,
+    /// The lowest and the highest hop limit of the primes still to send.
+    primes: Option<(u8, u8)>,
     full_checks_from: Option<Instant>,
     scheduled: u32,
     interval: Duration,
@@ -65,10 +65,6 @@ pub(super) struct Pair {
     pub(super) unanswered_since: Option<Instant>,
 }
 
-/// No primes at all.
-#[allow(clippy::reversed_empty_ranges, reason = "an empty range is what is meant")]
-const NO_PRIMES: std::ops::RangeInclusive<u8> = 1..=0;
-
 impl Pair {
     pub(super) const fn new(kind: PathKind, candidate: CandidateKind) -> Self {
         Self {
@@ -79,7 +75,7 @@ impl Pair {
             proven: false,
             answers: 0,
             rtt: None,
-            primes: NO_PRIMES,
+            primes: None,
             full_checks_from: None,
             scheduled: 0,
             interval: Duration::ZERO,
@@ -99,16 +95,16 @@ impl Pair {
         self.next = Some(now);
         match opening {
             Opening::AtOnce => self.trigger(now),
-            Opening::Primed { ttls: (first, last), wait } => {
-                self.primes = first..=last;
+            Opening::Primed { ttls, wait } => {
+                self.primes = Some(ttls);
                 self.full_checks_from = Some(now + wait);
             }
         }
     }
 
     /// Whether what is due next is a prime.
-    pub(super) fn is_priming(&self) -> bool {
-        !self.primes.is_empty()
+    pub(super) const fn is_priming(&self) -> bool {
+        self.primes.is_some()
     }
 
     /// What to send at `now`, if anything is due. Moves the schedule on.
@@ -122,10 +118,9 @@ impl Pair {
             self.rest = rest(n + 1).map(|rest| (n + 1, now + rest));
             return Some(Occasion::Scheduled);
         }
-        if let Some(ttl) = self.primes.next() {
-            let last = self.primes.is_empty();
-            self.next = if last { self.full_checks_from.take().map(|at| at.max(now)) } else { Some(now) };
-            return Some(Occasion::Prime(ttl));
+        if let Some(ttls) = self.primes.take() {
+            self.next = self.full_checks_from.take().map(|at| at.max(now));
+            return Some(Occasion::Primes(ttls));
         }
         if self.proven {
             self.confirmations_left = self.confirmations_left.saturating_sub(1);
@@ -142,7 +137,7 @@ impl Pair {
 
     /// A check out of turn, as soon as the pace allows: the remote was just heard there.
     pub(super) const fn trigger(&mut self, now: Instant) {
-        self.primes = NO_PRIMES;
+        self.primes = None;
         self.full_checks_from = None;
         self.next = Some(now);
     }
@@ -200,7 +195,7 @@ impl Pair {
         if !self.proven {
             self.rest = None;
             self.proven = true;
-            self.primes = NO_PRIMES;
+            self.primes = None;
             self.confirmations_left = confirmations;
             self.next = (confirmations > 0).then(|| now + interval);
         }
@@ -222,7 +217,7 @@ impl Pair {
 
     /// Sends nothing more of its own accord.
     pub(super) const fn hush(&mut self) {
-        self.primes = NO_PRIMES;
+        self.primes = None;
         self.full_checks_from = None;
         self.next = None;
         self.rest = None;
