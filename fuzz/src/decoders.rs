@@ -166,6 +166,7 @@ pub fn signals(data: &[u8]) {
         is_sane(&trickle);
         check_claims(&trickle.claims);
         trickle.mac = Mac([0; 32]);
+        assert!(!secret.proves_nat(&exchange, (connector, instance), &trickle), "nobody guesses a MAC");
         assert!(!secret.proves_trickle(&exchange, (connector, instance), &trickle), "nobody guesses a MAC");
     }
 }

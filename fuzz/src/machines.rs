@@ -75,7 +75,7 @@ fn answer(nonce: u8, accepted: bool) -> Answer {
 
 fn trickle(nonce: u8, counter: u32) -> Trickle {
     let offer = Nonce([nonce; 16]);
-    Trickle { version: VERSION, offer, counter, claims: Claims::default(), mac: Mac([0; 32]) }
+    Trickle { version: VERSION, offer, counter, claims: Claims::default(), mac: Mac([0; 32]), nat: None }
 }
 
 /// A server's sessions: who comes and goes, and what they say.

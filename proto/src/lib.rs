@@ -17,6 +17,7 @@ pub mod nat;
 pub mod path;
 pub mod proof;
 pub mod public_udp;
+pub mod punch;
 pub mod relay;
 pub mod session;
 pub mod stun;

@@ -7,12 +7,14 @@ use ring::{hkdf, hmac};
 use serde::Serialize;
 
 use crate::id::{Instance, PeerId, ShareId, TicketId};
-use crate::wire::signal::{Answer, Challenge, Claims, Mac, Nonce, Offer, Trickle, Username};
+use crate::nat::NatProfile;
+use crate::wire::signal::{Answer, Challenge, Claims, Mac, NatHint, Nonce, Offer, Trickle, Username};
 use crate::wire::{self, VERSION};
 
 const OFFER: &[u8] = b"culvert/1 offer";
 const ANSWER: &[u8] = b"culvert/1 answer";
 const TRICKLE: &[u8] = b"culvert/1 trickle";
+const NAT: &[u8] = b"culvert/1 nat";
 const CONNECTION: &[u8] = b"culvert/1 connection";
 const CHECKS: &[u8] = b"culvert/1 checks";
 
@@ -101,8 +103,27 @@ impl TicketSecret {
 
     /// Whether a trickle's MAC is right.
     pub fn proves_trickle(&self, exchange: &Exchange, sender: (PeerId, Instance), trickle: &Trickle) -> bool {
-        let Trickle { version, offer, counter, claims, mac } = trickle;
+        let Trickle { version, offer, counter, claims, mac, nat: _ } = trickle;
         self.proves(TRICKLE, &(exchange, version, sender, offer, counter, claims), mac)
+    }
+
+    /// The MAC of what `sender` says of its NAT with its trickle of this number.
+    pub fn nat_mac(
+        &self,
+        exchange: &Exchange,
+        sender: (PeerId, Instance),
+        (offer, counter): (Nonce, u32),
+        (profile, round): (&NatProfile, u8),
+    ) -> Mac {
+        self.mac(NAT, &(exchange, VERSION, sender, offer, counter, profile, round))
+    }
+
+    /// Whether what a trickle says of its sender's NAT is the sender's.
+    pub fn proves_nat(&self, exchange: &Exchange, sender: (PeerId, Instance), trickle: &Trickle) -> bool {
+        let Trickle { version, offer, counter, claims: _, mac: _, nat } = trickle;
+        nat.as_ref().is_some_and(|NatHint { profile, round, mac }| {
+            self.proves(NAT, &(exchange, version, sender, offer, counter, profile, round), mac)
+        })
     }
 
     /// The proof on an open connection: over 32 bytes of its TLS exporter, so that it is worth nothing on

@@ -10,10 +10,12 @@ use proptest::prelude::*;
 use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::name::MAX_NAME;
+use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::wire::peer::{Hello, MAX_TARGETS, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, MAX_HINTS, MAX_TOKEN, ToServer, Undeliverable};
 use proto::wire::signal::{
-    Answer, Challenge, Claims, MAX_URL, Mac, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
+    Answer, Challenge, Claims, MAX_URL, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, Trickle, Username,
+    Verdict,
 };
 use proto::wire::{Bounded, Deframer, MAX_FRAME, Malformed, body, frame, parse};
 use serde::Serialize;
@@ -78,8 +80,28 @@ fn answer() -> impl Strategy<Value = Answer> {
 
 fn trickle() -> impl Strategy<Value = Trickle> {
     (any::<(u8, [u8; 16], u32, [u8; 32])>(), claims()).prop_map(|((version, offer, counter, mac), claims)| {
-        Trickle { version, offer: Nonce(offer), counter, claims, mac: Mac(mac) }
+        Trickle { version, offer: Nonce(offer), counter, claims, mac: Mac(mac), nat: None }
     })
+}
+
+fn nat_hint() -> impl Strategy<Value = NatHint> {
+    let allocation = prop_oneof![
+        Just(Allocation::Preserving),
+        any::<i16>().prop_map(|step| Allocation::Sequential { step }),
+        any::<(u16, u16)>().prop_map(|(a, b)| Allocation::Random { range: PortRange::new(a, b) }),
+    ];
+    let mapping = prop::sample::select(vec![
+        Dependence::EndpointIndependent,
+        Dependence::AddressDependent,
+        Dependence::AddressAndPortDependent,
+    ]);
+    (mapping, option::of(allocation), any::<(u16, u8, [u8; 32])>()).prop_map(
+        |(mapping, allocation, (latest, round, mac))| NatHint {
+            profile: NatProfile { mapping, allocation, latest },
+            round,
+            mac: Mac(mac),
+        },
+    )
 }
 
 fn to_server() -> impl Strategy<Value = ToServer> {
@@ -211,6 +233,20 @@ proptest! {
     }
 
     #[test]
+    fn what_is_said_of_a_nat_comes_whole_or_not_at_all(
+        trickle in trickle(),
+        hint in nat_hint(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let told = Trickle { nat: Some(hint), ..trickle.clone() };
+        let bytes = body(&told);
+        prop_assert_eq!(parse(&bytes), Ok(told));
+        let bare = body(&trickle).len();
+        let short = bare + at.index(bytes.len() - bare);
+        prop_assert_eq!(parse(&bytes[..short]), Ok(trickle));
+    }
+
+    #[test]
     fn every_message_between_peers_survives_the_wire(
         (version, share, ticket, instance, proof) in any::<(u8, [u8; 8], [u8; 8], [u8; 8], [u8; 32])>(),
         welcome in welcome(),
@@ -270,7 +306,7 @@ proptest! {
         prop_assert_eq!(refusal_of(&ToServer::Offer { to, offer }), out);
         let verdict = Verdict::Accepted { nonce, claims: claims.clone() };
         prop_assert_eq!(refusal_of(&Answer { version, offer: nonce, verdict, mac }), out);
-        prop_assert_eq!(refusal_of(&Trickle { version, offer: nonce, counter: 1, claims, mac }), out);
+        prop_assert_eq!(refusal_of(&Trickle { version, offer: nonce, counter: 1, claims, mac, nat: None }), out);
 
         let observed = addrs[0];
         let welcome = FromServer::Welcome { version, observed, udp_alternate: addrs, relays: vec![] };

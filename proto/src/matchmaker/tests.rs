@@ -80,6 +80,7 @@ fn trickle(nonce: u8) -> ToServer {
         counter: 1,
         claims: Claims::default(),
         mac: Mac([0; 32]),
+        nat: None,
     };
     ToServer::Trickle { to: CONNECTOR, to_instance: Instance([2; 8]), trickle }
 }

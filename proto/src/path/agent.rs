@@ -184,6 +184,18 @@ impl PathAgent {
         }
     }
 
+    /// A check of this exchange, for [`crate::punch`] to send where no pair leads. Its answer is expected nowhere.
+    pub fn probe(&mut self) -> Vec<u8> {
+        let transaction = crate::machine::random(&mut self.rng);
+        stun::check_request(transaction, self.username, self.role, self.key(self.role))
+    }
+
+    /// Whether a datagram is a check of the remote's in this exchange.
+    pub fn is_remotes(&self, datagram: &[u8]) -> bool {
+        let theirs = other(self.role);
+        stun::verify_check(datagram, theirs, self.key(theirs)).is_some()
+    }
+
     /// Whether a datagram that [`stun::preview`] took for a check, or an answer, is of this agent's exchange.
     pub fn expects(&self, preview: &stun::Preview) -> bool {
         match preview {

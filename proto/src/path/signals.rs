@@ -1,9 +1,10 @@
 //! **Signals**: the authenticated messages of one exchange beside its offer and answer.
 
 use crate::id::{Instance, PeerId};
+use crate::nat::NatProfile;
 use crate::proof::{Exchange, TicketSecret};
 use crate::wire::VERSION;
-use crate::wire::signal::{Claims, Nonce, Trickle};
+use crate::wire::signal::{Claims, NatHint, Nonce, Trickle};
 
 /// What it takes to write and to believe the trickles of one exchange.
 #[derive(Debug)]
@@ -30,7 +31,21 @@ impl Signals {
     pub fn trickle(&mut self, me: (PeerId, Instance), claims: Claims) -> Trickle {
         self.sent += 1;
         let mac = self.secret.trickle_mac(&self.exchange, me, self.offer, self.sent, &claims);
-        Trickle { version: VERSION, offer: self.offer, counter: self.sent, claims, mac }
+        Trickle { version: VERSION, offer: self.offer, counter: self.sent, claims, mac, nat: None }
+    }
+
+    /// What we say of our NAT, and for which round.
+    pub fn tell(&mut self, me: (PeerId, Instance), profile: NatProfile, round: u8) -> Trickle {
+        let trickle = self.trickle(me, Claims::default());
+        let place = (self.offer, self.sent);
+        let mac = self.secret.nat_mac(&self.exchange, me, place, (&profile, round));
+        Trickle { nat: Some(NatHint { profile, round, mac }), ..trickle }
+    }
+
+    /// What an accepted trickle says of its sender's NAT, and for which round.
+    pub fn told(&self, from: (PeerId, Instance), trickle: &Trickle) -> Option<(NatProfile, u8)> {
+        let hint = trickle.nat.filter(|_| self.secret.proves_nat(&self.exchange, from, trickle))?;
+        Some((hint.profile, hint.round))
     }
 
     /// Whether a trickle is the remote's, and newer than the last.
@@ -48,6 +63,7 @@ impl Signals {
 mod tests {
     use super::*;
     use crate::id::{ShareId, TicketId};
+    use crate::nat::{Allocation, Dependence};
 
     const CONNECTOR: (PeerId, Instance) = (PeerId::from_bytes([1; 32]), Instance([1; 8]));
     const SHARER: (PeerId, Instance) = (PeerId::from_bytes([2; 32]), Instance([2; 8]));
@@ -62,6 +78,21 @@ mod tests {
             ticket: TicketId([5; 8]),
         };
         Signals::new(exchange, TicketSecret::from_bytes([6; 16]), Nonce([offer; 16]))
+    }
+
+    #[test]
+    fn what_is_said_of_a_nat_counts_with_its_own_trickle_alone() {
+        let (mut ours, theirs) = (signals(1), signals(1));
+        let mapping = Dependence::AddressAndPortDependent;
+        let nat = NatProfile { mapping, allocation: Some(Allocation::Sequential { step: 2 }), latest: 7 };
+        let trickle = ours.tell(CONNECTOR, nat, 3);
+        assert_eq!(theirs.told(CONNECTOR, &trickle), Some((nat, 3)));
+        assert_eq!(theirs.told(SHARER, &trickle), None);
+        let moved = Trickle { counter: trickle.counter + 1, ..trickle.clone() };
+        assert_eq!(theirs.told(CONNECTOR, &moved), None);
+        let hint = trickle.nat.map(|hint| NatHint { round: 4, ..hint });
+        assert_eq!(theirs.told(CONNECTOR, &Trickle { nat: hint, ..trickle }), None);
+        assert_eq!(theirs.told(CONNECTOR, &ours.trickle(CONNECTOR, Claims::default())), None);
     }
 
     #[test]

@@ -69,6 +69,29 @@ pub fn parse<T: DeserializeOwned + Bounded>(body: &[u8]) -> Result<T, Malformed>
     Ok(message)
 }
 
+/// For a field that was appended to a message: absent, it is no bytes at all, and where the bytes end before it,
+/// or are none of it, it is absent.
+pub(crate) mod tail {
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::{Serialize, Serializer};
+
+    pub(crate) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => value.serialize(serializer),
+            None => serializer.serialize_unit(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        Ok(T::deserialize(deserializer).ok())
+    }
+}
+
 /// Cuts a byte stream into frame bodies.
 #[derive(Debug, Default)]
 pub struct Deframer {

@@ -6,9 +6,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bounded, Malformed};
+use super::{Bounded, Malformed, tail};
 use crate::candidate::{Candidate, MAX_CANDIDATES};
 use crate::id::{PeerId, ShareId, TicketId};
+use crate::nat::NatProfile;
 
 /// The longest URL in any message or ticket, in bytes.
 pub const MAX_URL: usize = 200;
@@ -139,6 +140,20 @@ pub struct Trickle {
     /// What is claimed in addition.
     pub claims: Claims,
     /// Over all of the above and the exchange's context.
+    pub mac: Mac,
+    /// What is said of the sender's NAT. Programs that know nothing of it neither write nor read it.
+    #[serde(with = "tail")]
+    pub nat: Option<NatHint>,
+}
+
+/// What a peer says of the NAT in front of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NatHint {
+    /// What is known of it.
+    pub profile: NatProfile,
+    /// For which round of a strategy it is said; 0 for none.
+    pub round: u8,
+    /// Over all of the above, the trickle's counter and the exchange's context.
     pub mac: Mac,
 }
 

@@ -2,12 +2,13 @@
 
 use proto::candidate::{Candidate, CandidateKind};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
+use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::stun::{self, BindingRequest, Change, Role};
 use proto::wire::VERSION;
 use proto::wire::peer::{Hello, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, ToServer, Undeliverable};
 use proto::wire::signal::{
-    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
+    Answer, Challenge, Claims, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
 };
 
 /// A message and what its pin is called.
@@ -58,7 +59,7 @@ fn answer(verdict: Verdict) -> Answer {
 }
 
 fn trickle() -> Trickle {
-    Trickle { version: VERSION, offer: NONCE, counter: 300, claims: claims(), mac: MAC }
+    Trickle { version: VERSION, offer: NONCE, counter: 300, claims: claims(), mac: MAC, nat: None }
 }
 
 /// Offers.
@@ -78,7 +79,17 @@ pub(crate) fn answers() -> Vec<Named<Answer>> {
 
 /// Trickles.
 pub(crate) fn trickles() -> Vec<Named<Trickle>> {
-    vec![("trickle", trickle())]
+    let told = |allocation| {
+        let profile = NatProfile { mapping: Dependence::AddressAndPortDependent, allocation, latest: 40_000 };
+        Trickle { claims: Claims::default(), nat: Some(NatHint { profile, round: 2, mac: MAC }), ..trickle() }
+    };
+    vec![
+        ("trickle", trickle()),
+        ("trickle-nat-unknown", told(None)),
+        ("trickle-nat-preserving", told(Some(Allocation::Preserving))),
+        ("trickle-nat-sequential", told(Some(Allocation::Sequential { step: -3 }))),
+        ("trickle-nat-random", told(Some(Allocation::Random { range: PortRange::new(1024, 65_535) }))),
+    ]
 }
 
 /// Everything that a peer says to a server.

@@ -199,6 +199,7 @@ pub(crate) fn trickle(nonce: u8, counter: u32) -> Trickle {
         counter,
         claims: Claims::default(),
         mac: Mac([5; 32]),
+        nat: None,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Setting {
     pub loss: f64,
     /// Jitter on each home's wire, in each direction.
     pub jitter: Duration,
+    /// Flows that other hosts open through each home's outermost router, a second.
+    pub foreign_flows: u32,
     /// What both peers do wrong.
     pub mutation: Option<Mutation>,
 }
@@ -50,7 +52,14 @@ pub struct Setting {
 impl Default for Setting {
     fn default() -> Self {
         let rtt = Duration::from_millis(40);
-        Self { server_rtt: rtt, direct_rtt: rtt, loss: 0.0, jitter: Duration::ZERO, mutation: None }
+        Self {
+            server_rtt: rtt,
+            direct_rtt: rtt,
+            loss: 0.0,
+            jitter: Duration::ZERO,
+            foreign_flows: 5,
+            mutation: None,
+        }
     }
 }
 
@@ -109,16 +118,16 @@ impl Pair {
     #[must_use]
     pub fn run(&self, setting: &Setting, seed: u64) -> Run {
         let mut world = populate(&self.plan(setting, seed), setting.mutation);
-        self.run_in(&mut world)
+        self.run_in(&mut world, setting.foreign_flows)
     }
 
-    /// Runs it in a world that is kept.
-    pub fn run_in(&self, world: &mut World<Actor>) -> Run {
+    /// Runs it in a world that is kept, with so many flows of other hosts a second.
+    pub fn run_in(&self, world: &mut World<Actor>, foreign_flows: u32) -> Run {
         let seed = world.seed();
         world.run_until(REGISTRATION, |world| world.node("b").peer().is_registered());
         world.with_node("a", |node, now| node.peer_mut().dial(now));
         let limit = world.elapsed() + OVER;
-        world.run_until(limit, is_over);
+        run_among_others(world, limit, foreign_flows);
         let sides = ["a", "b"].map(|name| world.node(name).peer());
         let offered = world.node("s").server().offers_forwarded().first().copied();
         let both = sides.map(|side| side.watch().first_direct());
@@ -141,6 +150,22 @@ impl Pair {
             checks,
             faults: sides.iter().flat_map(|side| side.watch().faults().iter().cloned()).collect(),
         }
+    }
+}
+
+/// Runs until it is over, while other hosts open flows at uneven times.
+fn run_among_others(world: &mut World<Actor>, limit: Duration, foreign_flows: u32) {
+    let mut dice = Dice::new(world.seed(), 2_002);
+    let Some(mean) = Duration::from_secs(1).checked_div(2 * foreign_flows) else {
+        world.run_until(limit, is_over);
+        return;
+    };
+    while world.elapsed() < limit {
+        let next = world.elapsed() + dice.up_to(2 * mean);
+        if world.run_until(next.min(limit), is_over) {
+            return;
+        }
+        world.foreign_flows(if dice.chance(0.5) { "a" } else { "b" }, 1);
     }
 }
 

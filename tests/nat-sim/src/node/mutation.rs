@@ -16,15 +16,18 @@ pub enum Mutation {
     AnswersToTheCandidate,
     /// It never opens another local port.
     NeverChangesThePort,
+    /// It guesses no port, neither its own nor the other side's.
+    GuessesNoPort,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::SkipsThePrime,
         Self::StopsAfterTheFirstReceipt,
         Self::AnswersToTheCandidate,
         Self::NeverChangesThePort,
+        Self::GuessesNoPort,
     ];
 
     /// What becomes of something that the agent wants sent, where `named` are the remote's own candidates.
@@ -52,7 +55,7 @@ impl Mutation {
                     transmit.path.remote = instead.addr;
                 }
             }
-            Self::NeverChangesThePort => {}
+            Self::NeverChangesThePort | Self::GuessesNoPort => {}
         }
         Some(transmit)
     }

@@ -3,6 +3,7 @@
 mod exchange;
 mod lifetime;
 mod paths;
+mod punching;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -13,8 +14,10 @@ use proto::dial::Dial;
 use proto::doorman::{Admission, Doorman};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::machine::{Backoff, earliest, random};
+use proto::nat::NatProfile;
 use proto::path::{Lifetime, LinkId, MappingQuery, PathAgent, PathId, Signals};
 use proto::proof::TicketSecret;
+use proto::punch::{Punch, Survey};
 use proto::session::{Session, SessionAction, SessionConfig};
 use proto::stun;
 use proto::ticket::{ServerHint, Ticket};
@@ -53,6 +56,7 @@ enum Part {
 struct Remote {
     key: (PeerId, Instance),
     agent: PathAgent,
+    punch: Option<Punch>,
     signals: Signals,
     /// As the server saw it.
     observed: Option<SocketAddr>,
@@ -63,7 +67,8 @@ struct Remote {
 /// A short-lived link.
 #[derive(Debug)]
 struct FreshLink {
-    query: MappingQuery,
+    /// None for one whose mapping the remote has found.
+    query: Option<MappingQuery>,
     expires: Instant,
 }
 
@@ -94,6 +99,11 @@ pub struct PeerNode {
     agents: u64,
     fresh_links: BTreeMap<LinkId, FreshLink>,
     next_link: u16,
+    /// The server's further addresses.
+    alternates: Vec<SocketAddr>,
+    survey: Option<Survey>,
+    /// How our NAT chooses ports.
+    profile: Option<NatProfile>,
     learns_lifetime: bool,
     lifetime: Option<Lifetime>,
     /// The link on which the lifetime is probed.
@@ -136,6 +146,9 @@ impl PeerNode {
             agents: 0,
             fresh_links: BTreeMap::new(),
             next_link: 1,
+            alternates: Vec::new(),
+            survey: None,
+            profile: None,
             learns_lifetime: false,
             lifetime: None,
             probe: None,
@@ -234,7 +247,8 @@ impl PeerNode {
         if connection_of(payload).is_some() {
             self.handle_session_datagram(payload, now);
         } else if stun::is_stun(payload) {
-            if !self.handle_mapping(link, from, payload, now) {
+            if !self.handle_mapping(link, from, payload, now) && !self.handle_port(link, from, payload, now) {
+                self.adopt_if_heard(link, payload, now);
                 self.handle_check(PathId { link, remote: from }, payload, now);
             }
         } else {
@@ -264,6 +278,7 @@ impl PeerNode {
             remote.agent.handle_timeout(now);
         }
         self.dial_timeout(now);
+        self.punch_timeout(now);
         self.lifetime_timeout(now);
         self.expire_fresh_links(now);
         self.drain(now);
@@ -296,7 +311,9 @@ impl PeerNode {
         let session = earliest(session, self.lifetime.as_ref().and_then(Lifetime::poll_timeout));
         let exchange = earliest(self.dial_poll_timeout(), self.agent().and_then(PathAgent::poll_timeout));
         let fresh = self.fresh_links.values();
-        let fresh = fresh.map(|link| earliest(link.query.poll_timeout(), Some(link.expires)));
+        let query = |link: &FreshLink| link.query.as_ref().and_then(MappingQuery::poll_timeout);
+        let fresh = fresh.map(|link| earliest(query(link), Some(link.expires)));
+        let session = earliest(session, self.punch_poll_timeout());
         earliest(earliest(session, exchange), fresh.fold(None, earliest))
     }
 
@@ -326,6 +343,7 @@ impl PeerNode {
             let mut idle = self.drain_session(now);
             idle &= self.drain_dial(now);
             idle &= self.drain_agent(now);
+            idle &= self.drain_punch(now);
             if idle {
                 break;
             }

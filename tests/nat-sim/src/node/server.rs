@@ -9,7 +9,7 @@ use proto::machine::earliest;
 use proto::matchmaker::{Matchmaker, MatchmakerAction, MatchmakerConfig, SessionKey};
 use proto::public_udp::PublicUdp;
 use proto::wire;
-use proto::wire::session::FromServer;
+use proto::wire::session::{FromServer, MAX_HINTS};
 
 use super::conduit::{Conduit, connection_of};
 use crate::net::SocketId;
@@ -37,8 +37,10 @@ pub struct ServerNode {
 
 impl ServerNode {
     pub(super) fn new(seat: &Seat<'_>) -> Self {
+        let own = seat.servers.iter().flatten().copied();
+        let udp_alternate = own.filter(|addr| seat.addresses.contains(&addr.ip())).take(MAX_HINTS).collect();
         Self {
-            matchmaker: Matchmaker::new(MatchmakerConfig::default()),
+            matchmaker: Matchmaker::new(MatchmakerConfig { udp_alternate, ..MatchmakerConfig::default() }),
             public: PublicUdp::new(false, Vec::new(), seat.start),
             connections: BTreeMap::new(),
             by_key: BTreeMap::new(),

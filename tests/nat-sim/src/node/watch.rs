@@ -1,6 +1,6 @@
 //! What is seen of a peer from outside its machines: when it had a path, and what it should not have sent.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,13 @@ const BUDGET: usize = 3000;
 
 /// A global IPv6 address that is merely claimed gets this much: three checks of 100 bytes.
 const CLAIMED_V6: (usize, usize) = (3, 100);
+
+/// What a strategy for hard NATs may send in one exchange: all probes of a search, or the rows of three volleys.
+const PUNCHES: usize = 1715;
+
+/// How many of them in any second, and how large each may be.
+const PUNCHES_PER_SECOND: usize = 505;
+const PUNCH_SIZE: usize = 100;
 
 /// How many broken rules are kept.
 const MAX_FAULTS: usize = 4;
@@ -41,6 +48,8 @@ pub struct Watch {
     heard: BTreeSet<SocketAddr>,
     /// By address: the attempt, and what was sent in it before the address was heard.
     unproven: BTreeMap<SocketAddr, ((u64, u32), Count)>,
+    punches: usize,
+    recent_punches: VecDeque<Instant>,
     faults: Vec<String>,
 }
 
@@ -107,6 +116,7 @@ impl Watch {
     pub(super) fn new_agent(&mut self) {
         self.heard.clear();
         self.unproven.clear();
+        self.punches = 0;
     }
 
     pub(super) fn woken(&mut self) {
@@ -139,6 +149,20 @@ impl Watch {
         if is_global_v6 && (count.packets > most || transmit.payload.len() > size) {
             let fault = format!("{} checks of {remote}, which is merely claimed", count.packets);
             self.fault(fault);
+        }
+    }
+
+    /// A strategy for hard NATs sent something to the remote, or asked the server.
+    pub(super) fn punched(&mut self, transmit: &CheckTransmit, now: Instant) {
+        self.checks += 1;
+        self.punches += 1;
+        self.recent_punches.push_back(now);
+        while self.recent_punches.front().is_some_and(|at| now >= *at + Duration::from_secs(1)) {
+            self.recent_punches.pop_front();
+        }
+        let (count, recent, size) = (self.punches, self.recent_punches.len(), transmit.payload.len());
+        if count > PUNCHES || recent > PUNCHES_PER_SECOND || size > PUNCH_SIZE {
+            self.fault(format!("a punch of {size} bytes, number {count}, of {recent} in a second"));
         }
     }
 

@@ -73,6 +73,9 @@ pub(crate) struct SettingOptions {
     /// The round trip between the two, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = 40)]
     pub(crate) direct_rtt: u64,
+    /// Flows that other hosts open through each side's router, a second
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=1000))]
+    pub(crate) foreign_flows: u64,
     /// Take one remedy away from both peers, to see which pairs need it
     #[arg(long, value_enum, value_name = "REMEDY")]
     pub(crate) without: Option<Without>,
@@ -89,6 +92,8 @@ pub(crate) enum Without {
     ObservedSource,
     /// A new local port after a failure
     NewPort,
+    /// Guessing the ports that a NAT gives out
+    Guess,
 }
 
 #[derive(Debug, clap::Args)]
@@ -123,11 +128,13 @@ impl SettingOptions {
             direct_rtt: Duration::from_millis(self.direct_rtt),
             loss: self.loss,
             jitter: Duration::from_millis(self.jitter),
+            foreign_flows: u32::try_from(self.foreign_flows).unwrap_or(u32::MAX),
             mutation: self.without.map(|without| match without {
                 Without::Prime => Mutation::SkipsThePrime,
                 Without::Acknowledgements => Mutation::StopsAfterTheFirstReceipt,
                 Without::ObservedSource => Mutation::AnswersToTheCandidate,
                 Without::NewPort => Mutation::NeverChangesThePort,
+                Without::Guess => Mutation::GuessesNoPort,
             }),
         }
     }
@@ -143,6 +150,7 @@ impl SettingOptions {
             ("jitter", self.jitter, 0),
             ("server-rtt", self.server_rtt, 40),
             ("direct-rtt", self.direct_rtt, 40),
+            ("foreign-flows", self.foreign_flows, 5),
         ] {
             if value != usual {
                 add(flag, value.to_string());
@@ -196,7 +204,8 @@ mod tests {
             };
             options.setting
         };
-        let line = "nat-sim matrix --loss 5% --jitter 50 --server-rtt 90 --without new-port";
+        let line =
+            "nat-sim matrix --loss 5% --jitter 50 --server-rtt 90 --foreign-flows 0 --without new-port";
         let again = format!("nat-sim matrix{}", read(line).flags());
         assert_eq!(read(&again).setting(), read(line).setting());
         assert_eq!(read("nat-sim matrix").flags(), "");

@@ -7,7 +7,7 @@ use nat_sim::kind::Kind;
 use nat_sim::matrix::Cell;
 
 use crate::cli::MatrixOptions;
-use crate::matrix::{holds, is_certain, ms};
+use crate::matrix::{holds, ms};
 
 const STYLE: &str = include_str!("matrix.css");
 const SCRIPT: &str = include_str!("matrix.js");
@@ -61,23 +61,25 @@ fn push(page: &mut String, text: &str) {
 }
 
 fn summary(cells: &[Cell], options: &MatrixOptions) -> String {
-    let certain = || cells.iter().filter(|cell| is_certain(cell.pair.remedy()));
-    let always = certain().filter(|cell| cell.is_always_direct()).count();
+    let possible = || cells.iter().filter(|cell| cell.pair.remedy().is_direct());
+    let always = possible().filter(|cell| cell.is_always_direct()).count();
     let (runs, direct) =
-        certain().fold((0, 0), |(runs, direct), cell| (runs + cell.runs, direct + cell.direct));
+        possible().fold((0, 0), |(runs, direct), cell| (runs + cell.runs, direct + cell.direct));
     let share = if runs == 0 { 0.0 } else { direct as f64 / runs as f64 * 100.0 };
     let setting = &options.setting;
     format!(
-        "<p class=\"lead\"><b>{always} of {}</b> pairs that need no guessed port were direct in every run; \
+        "<p class=\"lead\"><b>{always} of {}</b> pairs that can be direct were so in every run; \
          <b>{share:.2} %</b> of their {runs} runs were.</p>\n\
-         <p class=\"small\">{} runs of each pair, R {} ms, D {} ms, loss {} %, jitter {} ms, seed {}. \
+         <p class=\"small\">{} runs of each pair, R {} ms, D {} ms, loss {} %, jitter {} ms, {} foreign flows a second \
+         through each router, seed {}. \
          A number is the median time in ms from the offer until both sides had a path.</p>\n",
-        certain().count(),
+        possible().count(),
         options.runs,
         setting.server_rtt,
         setting.direct_rtt,
         setting.loss * 100.0,
         setting.jitter,
+        setting.foreign_flows,
         options.seed,
     )
 }
@@ -87,17 +89,15 @@ const LEGEND: &str = "<ul class=\"legend\">\
     <li><i class=\"most\"></i>at least 99 %</li>\
     <li><i class=\"some\"></i>fewer</li>\
     <li><i class=\"failed\"></i>none, and it should be</li>\
-    <li><i class=\"guess\"></i>none yet: a port would have to be guessed</li>\
     <li><i class=\"relay\"></i>relay only</li></ul>\n";
 
 fn square(cell: &Cell, is_mirrored: bool, options: &MatrixOptions) -> String {
     let remedy = cell.pair.remedy();
     let share = cell.direct as f64 / cell.runs.max(1) as f64;
-    let class = match (cell.direct, is_certain(remedy), remedy.is_direct()) {
+    let class = match (cell.direct, remedy.is_direct()) {
         (direct, ..) if direct == cell.runs => "all",
-        (0, true, _) => "failed",
-        (0, false, true) => "guess",
-        (0, false, false) => "relay",
+        (0, true) => "failed",
+        (0, false) => "relay",
         _ if share >= 0.99 => "most",
         _ => "some",
     };

@@ -23,8 +23,17 @@ const STARTED_AGAIN: Duration = Duration::from_secs(100);
 impl PeerNode {
     pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
         match event {
-            SessionEvent::Up { observed, .. } | SessionEvent::Observed(observed) => {
-                self.handle_observed(observed)
+            SessionEvent::Up { observed, udp_alternate, .. } => {
+                self.handle_observed(observed);
+                self.alternates = udp_alternate;
+                self.start_survey(now);
+            }
+            SessionEvent::Observed(observed) => {
+                let is_elsewhere = self.observed.is_none_or(|before| before.ip() != observed.ip());
+                self.handle_observed(observed);
+                if is_elsewhere {
+                    self.start_survey(now);
+                }
             }
             SessionEvent::Offer { from, observed, offer } => self.handle_offer(from, observed, &offer, now),
             SessionEvent::Trickle { from, observed, trickle } => {
@@ -99,7 +108,10 @@ impl PeerNode {
         self.agents += 1;
         self.watch.new_agent();
         self.forget_lifetime(now);
-        self.remote = Some(Remote { key, agent, signals, observed, named });
+        self.stop_punching();
+        self.drain_punch(now);
+        let punch = self.new_punch(&mut agent, observed, now);
+        self.remote = Some(Remote { key, agent, punch, signals, observed, named });
     }
 
     fn handle_trickle(
@@ -116,11 +128,17 @@ impl PeerNode {
         if remote.observed.replace(observed) != Some(observed) {
             remote.agent.handle_network_change(now);
         }
+        if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
+            punch.handle_told(nat, round, now);
+        }
         let candidates = believable(&trickle.claims.candidates, remote.observed, false);
         for candidate in &candidates {
             remote.agent.add_candidate(*candidate, now);
         }
         remote.named.extend(&candidates);
+        if let Some(hint) = trickle.nat {
+            self.note(format!("the other side's NAT: {:?}, for round {}", hint.profile, hint.round));
+        }
         self.note(format!("the other side adds: {}", list(&candidates)));
     }
 

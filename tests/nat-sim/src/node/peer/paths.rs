@@ -16,7 +16,7 @@ use crate::node::Mutation;
 const MAX_FRESH_LINKS: usize = 8;
 
 /// How long one stays without carrying data.
-const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
+pub(super) const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
 
 impl PeerNode {
     pub(super) fn handle_check(&mut self, path: PathId, payload: &[u8], now: Instant) {
@@ -104,6 +104,7 @@ impl PeerNode {
                 self.note(format!("route {:?}, also {:?}: {reason}", route.primary, route.also));
                 match route.primary {
                     Some(path) => {
+                        self.stop_punching();
                         self.cancel_redial();
                         self.lifetime_begins(path.link, now);
                     }
@@ -125,11 +126,17 @@ impl PeerNode {
         }
         self.note("another port is tried");
         self.watch.link_opened();
-        let id = LinkId(self.next_link);
-        self.next_link = self.next_link.checked_add(1).unwrap_or(1);
-        let query = MappingQuery::new(random(&mut self.rng), now);
+        let id = self.new_link();
+        let query = Some(MappingQuery::new(random(&mut self.rng), now));
         self.fresh_links.insert(id, FreshLink { query, expires: now + FRESH_LINK_LIFE });
         Some(id)
+    }
+
+    /// The number of a further socket. Whoever sends from it first opens it.
+    pub(super) fn new_link(&mut self) -> LinkId {
+        let id = LinkId(self.next_link);
+        self.next_link = self.next_link.checked_add(1).unwrap_or(1);
+        id
     }
 
     pub(super) fn ask_mappings(&mut self, now: Instant) {
@@ -137,7 +144,7 @@ impl PeerNode {
         let due: Vec<(LinkId, Vec<u8>)> = self
             .fresh_links
             .iter_mut()
-            .filter_map(|(id, link)| Some((*id, link.query.poll_transmit(now)?)))
+            .filter_map(|(id, link)| Some((*id, link.query.as_mut()?.poll_transmit(now)?)))
             .collect();
         for (id, request) in due {
             self.transmit(SocketId(id.0), server, None, request);
@@ -155,7 +162,9 @@ impl PeerNode {
         let Some(fresh) = self.fresh_links.get_mut(&link).filter(|_| from == self.server) else {
             return false;
         };
-        let Some(mapped) = fresh.query.handle_answer(payload) else { return false };
+        let Some(mapped) = fresh.query.as_mut().and_then(|query| query.handle_answer(payload)) else {
+            return false;
+        };
         if let Some(remote) = &mut self.remote {
             remote.agent.add_link(link, PathKind::Direct, now);
         }

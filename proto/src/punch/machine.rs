@@ -1,0 +1,254 @@
+//! **Punch**: the strategies for hard NATs, for one exchange.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+
+use super::bracket::Bracket;
+use super::context::{Context, PunchAction};
+use super::search::{Opening, Seeking};
+use super::volley::Volley;
+use super::{Method, method};
+use crate::candidate::{Scope, canonical, scope};
+use crate::machine::earliest;
+use crate::nat::NatProfile;
+use crate::path::LinkId;
+
+/// How long the plain ways have for themselves, and nothing is said of our NAT.
+const PLAIN: Duration = Duration::from_millis(150);
+
+/// How long the remote has from then on to tell of its NAT. One that knows nothing of this never does.
+const SILENT: Duration = Duration::from_millis(450);
+
+#[derive(Debug)]
+enum State {
+    /// Nothing to do yet, or ever.
+    Waiting,
+    Bracket(Bracket),
+    Volley(Volley),
+    Opening(Opening),
+    Seeking(Seeking),
+    Over,
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Punch {
+    context: Context,
+    ours: Option<NatProfile>,
+    /// With the round that it was told for: 0 where it is no more than what was known.
+    theirs: Option<(NatProfile, u8)>,
+    /// When the plain ways have had their time.
+    begins: Instant,
+    has_told: bool,
+    /// Whether this process may search: it does so for one remote at a time.
+    may_search: bool,
+    state: State,
+}
+
+impl Punch {
+    /// For the exchange that `probe` is a check of ([`crate::path::PathAgent::probe`]), with a remote that the
+    /// server sees at `remote`. `None` where that is no address of a NAT's.
+    pub fn new(
+        probe: Vec<u8>,
+        server: SocketAddr,
+        remote: SocketAddr,
+        ours: Option<NatProfile>,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Option<Self> {
+        let (server, remote) = (canonical(server), canonical(remote));
+        if !remote.is_ipv4() || !server.is_ipv4() || scope(remote) != Scope::Global {
+            return None;
+        }
+        let rng = ChaCha12Rng::from_seed(seed);
+        Some(Self {
+            context: Context { probe, server, remote, rng, actions: VecDeque::new(), owned: BTreeSet::new() },
+            ours,
+            theirs: None,
+            begins: now + PLAIN,
+            has_told: false,
+            may_search: false,
+            state: State::Waiting,
+        })
+    }
+
+    /// What [`super::Survey`] found out.
+    pub fn handle_profile(&mut self, ours: NatProfile, now: Instant) {
+        self.ours.get_or_insert(ours);
+        self.begin(now);
+    }
+
+    /// What the remote told of its NAT, and for which round.
+    pub fn handle_told(&mut self, theirs: NatProfile, round: u8, now: Instant) {
+        self.theirs = Some((theirs, round));
+        match &mut self.state {
+            State::Volley(volley) => volley.handle_told(theirs.latest, round, &mut self.context),
+            State::Waiting | State::Bracket(_) => self.begin(now),
+            State::Opening(_) | State::Seeking(_) | State::Over => {}
+        }
+    }
+
+    /// Sockets that were asked for, as many as there are.
+    pub fn handle_opened(&mut self, links: &[LinkId], now: Instant) {
+        self.context.owned.extend(links);
+        match &mut self.state {
+            State::Bracket(bracket) => bracket.handle_opened(links, &mut self.context, now),
+            State::Volley(volley) => volley.handle_opened(links, &mut self.context, now),
+            State::Opening(opening) => opening.handle_opened(links, now),
+            State::Waiting | State::Seeking(_) | State::Over => self.context.close_all(),
+        }
+    }
+
+    /// Whether it was an answer of the server's to one of these sockets.
+    pub fn handle_answer(&mut self, link: LinkId, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
+        if canonical(from) != self.context.server || !self.owns(link) {
+            return false;
+        }
+        match (&mut self.state, &mut self.ours) {
+            (State::Bracket(bracket), _) => bracket.handle_answer(link, datagram, &mut self.context),
+            (State::Volley(volley), Some(ours)) => {
+                volley.handle_answer(link, datagram, ours, &mut self.context, now)
+            }
+            (State::Waiting | State::Opening(_) | State::Seeking(_) | State::Over | State::Volley(_), _) => {
+                false
+            }
+        }
+    }
+
+    /// Whether a socket is one of these.
+    pub fn owns(&self, link: LinkId) -> bool {
+        self.context.owned.contains(&link)
+    }
+
+    /// The remote was heard on one of these sockets: it is a link of the agent's from here on.
+    pub fn release(&mut self, link: LinkId) {
+        self.context.owned.remove(&link);
+    }
+
+    /// There is a path, or the exchange is over: every socket that is still open is closed.
+    pub fn stop(&mut self) {
+        self.state = State::Over;
+        self.context.close_all();
+    }
+
+    /// Whether it is about to search, which one exchange of a process may do at a time:
+    /// see [`Self::begin_search`].
+    pub fn wants_to_search(&self, now: Instant) -> bool {
+        !self.may_search && self.begins <= now && matches!(self.state, State::Waiting) && self.is_search()
+    }
+
+    /// It may.
+    pub fn begin_search(&mut self, now: Instant) {
+        self.may_search = true;
+        self.begin(now);
+    }
+
+    /// Whether it searches.
+    pub const fn is_searching(&self) -> bool {
+        self.may_search && !matches!(self.state, State::Over)
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.begin(now);
+        let is_over = match (&mut self.state, &self.ours) {
+            (State::Bracket(bracket), _) => bracket.handle_timeout(&mut self.context, now),
+            (State::Volley(volley), _) => volley.handle_timeout(&mut self.context, now),
+            (State::Opening(opening), Some(ours)) => opening.handle_timeout(ours, &mut self.context, now),
+            (State::Seeking(seeking), _) => seeking.handle_timeout(&mut self.context, now),
+            (State::Opening(_), None) | (State::Waiting | State::Over, _) => false,
+        };
+        if is_over {
+            self.stop();
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let next = match &self.state {
+            State::Waiting | State::Over => None,
+            State::Bracket(bracket) => bracket.poll_timeout(),
+            State::Volley(volley) => volley.poll_timeout(),
+            State::Opening(opening) => Some(opening.poll_timeout()),
+            State::Seeking(seeking) => Some(seeking.poll_timeout()),
+        };
+        let due = match (self.has_told, &self.state, self.method()) {
+            (_, State::Over, _) | (_, _, None) => None,
+            (false, ..) => Some(self.begins),
+            (true, State::Waiting, Some(Method::Bracket { .. })) => Some(self.begins + SILENT),
+            (true, ..) => None,
+        };
+        earliest(next, due)
+    }
+
+    /// What the shell must do next.
+    pub fn poll_action(&mut self) -> Option<PunchAction> {
+        self.context.actions.pop_front()
+    }
+
+    fn method(&self) -> Option<Method> {
+        Some(method(self.ours.as_ref()?, self.theirs.as_ref().map(|(theirs, _)| theirs)))
+    }
+
+    fn is_search(&self) -> bool {
+        let is_open = self.theirs.is_some_and(|(_, round)| round > 0);
+        match self.method() {
+            Some(Method::Open) => true,
+            Some(Method::Seek { .. }) => is_open,
+            Some(Method::Plain | Method::Bracket { .. } | Method::Volley { .. } | Method::Hopeless)
+            | None => false,
+        }
+    }
+
+    /// Tells what is known, and begins what that calls for.
+    fn begin(&mut self, now: Instant) {
+        let (Some(ours), Some(method)) = (self.ours, self.method()) else { return };
+        if now < self.begins || matches!(self.state, State::Over) {
+            return;
+        }
+        if !self.has_told {
+            self.has_told = true;
+            self.context.actions.push_back(PunchAction::Tell(ours, 0));
+        }
+        if method == Method::Hopeless {
+            return self.stop();
+        }
+        if !self.may_begin(method, now) {
+            return;
+        }
+        let context = &mut self.context;
+        self.state = match method {
+            Method::Bracket { step } => State::Bracket(Bracket::new(step, now)),
+            Method::Volley { step } => {
+                context.close_all();
+                let mut volley = Volley::new(step, context, now);
+                if let Some((theirs, round)) = self.theirs {
+                    volley.handle_told(theirs.latest, round, context);
+                }
+                State::Volley(volley)
+            }
+            Method::Open => State::Opening(Opening::new(context, now)),
+            Method::Seek { range } => State::Seeking(Seeking::new(range, context, now)),
+            Method::Plain | Method::Hopeless => return,
+        };
+    }
+
+    /// Whether this method takes the place of what is under way.
+    fn may_begin(&self, method: Method, now: Instant) -> bool {
+        match (&self.state, method) {
+            (State::Waiting, Method::Open | Method::Seek { .. }) => self.may_search && self.is_search(),
+            (State::Waiting, Method::Bracket { .. }) => self.theirs.is_some() || now >= self.begins + SILENT,
+            (State::Waiting, _) => true,
+            // It began when nothing was known of the remote's NAT, which turns out to count as well.
+            (State::Bracket(_), Method::Volley { .. }) => true,
+            (
+                State::Bracket(_) | State::Volley(_) | State::Opening(_) | State::Seeking(_) | State::Over,
+                _,
+            ) => false,
+        }
+    }
+}

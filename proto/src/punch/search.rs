@@ -1,0 +1,115 @@
+//! **Search**: one side opens many flows, the other tries ports at random, until it finds one of them.
+//!
+//! With 256 flows among 64 512 ports, 175 probes find one half of the time, 1148 in 99 of 100 cases, and 1715 in
+//! 999 of 1000 (`1 - C(S-n, m)/C(S, m)`). The side whose NAT draws ports opens the flows, by primes, and says when
+//! all are open; the side whose port stays tries, in an order without repetition, only the remote's one address,
+//! and only where its ports were seen to lie.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use rand_chacha::rand_core::RngCore as _;
+
+use super::context::{Context, PunchAction};
+use super::{BATCH, prime_ttl};
+use crate::nat::{NatProfile, PortRange};
+use crate::path::LinkId;
+
+/// Flows of the side whose NAT draws ports.
+pub(super) const SOCKETS: u16 = 256;
+
+/// Fewer are not worth the other side's probes.
+const FEWEST: usize = 64;
+
+/// Probes of the other side.
+const PROBES: usize = 1715;
+
+/// How long the flows stay open: for all probes, the way to be told of them, and one way back.
+const OPEN: Duration = Duration::from_secs(6);
+
+/// The side that opens.
+#[derive(Debug)]
+pub(super) struct Opening {
+    links: Vec<LinkId>,
+    primed: usize,
+    next: Instant,
+}
+
+impl Opening {
+    pub(super) fn new(context: &mut Context, now: Instant) -> Self {
+        context.open(SOCKETS);
+        Self { links: Vec::new(), primed: 0, next: now + OPEN }
+    }
+
+    pub(super) fn handle_opened(&mut self, links: &[LinkId], now: Instant) {
+        if links.len() >= FEWEST {
+            self.links = links.to_vec();
+        }
+        self.next = now;
+    }
+
+    /// Returns whether it is over.
+    pub(super) fn handle_timeout(&mut self, ours: &NatProfile, context: &mut Context, now: Instant) -> bool {
+        if self.next > now {
+            return false;
+        }
+        if self.primed == self.links.len() {
+            return true;
+        }
+        let (interval, size) = BATCH;
+        let remote = context.remote;
+        for link in self.links.iter().skip(self.primed).take(size) {
+            context.probe(*link, remote, Some(prime_ttl(0)));
+        }
+        self.primed = (self.primed + size).min(self.links.len());
+        self.next = now + interval;
+        if self.primed == self.links.len() {
+            context.actions.push_back(PunchAction::Tell(*ours, 1));
+            self.next = now + OPEN;
+        }
+        false
+    }
+
+    pub(super) const fn poll_timeout(&self) -> Instant {
+        self.next
+    }
+}
+
+/// The side that tries.
+#[derive(Debug)]
+pub(super) struct Seeking {
+    ports: Vec<u16>,
+    next: Instant,
+}
+
+impl Seeking {
+    pub(super) fn new(range: PortRange, context: &mut Context, now: Instant) -> Self {
+        let mut ports: Vec<u16> = (range.first().max(1)..=range.last()).collect();
+        let most = ports.len().min(PROBES);
+        for n in 0..most {
+            let left = (ports.len() - n) as u32;
+            // The remainder is as good as even: there are 2^16 times as many numbers as ports.
+            ports.swap(n, n + (context.rng.next_u32() % left) as usize);
+        }
+        ports.truncate(most);
+        Self { ports, next: now }
+    }
+
+    /// Returns whether it is over.
+    pub(super) fn handle_timeout(&mut self, context: &mut Context, now: Instant) -> bool {
+        if self.next > now {
+            return false;
+        }
+        let (interval, size) = BATCH;
+        let ip = context.remote.ip();
+        for port in self.ports.drain(..size.min(self.ports.len())) {
+            context.probe(LinkId::MAIN, SocketAddr::new(ip, port), None);
+        }
+        self.next = now + interval;
+        self.ports.is_empty()
+    }
+
+    pub(super) const fn poll_timeout(&self) -> Instant {
+        self.next
+    }
+}

@@ -1,0 +1,186 @@
+//! The strategies for hard NATs: what they send, to whom, how fast, and what they leave behind.
+
+#![allow(clippy::unwrap_used, reason = "these are tests")]
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
+use proto::path::{CheckTransmit, LinkId};
+use proto::punch::{MAX_SOCKETS, Method, Punch, PunchAction, method};
+
+const SEC: Duration = Duration::from_secs(1);
+
+fn nat(allocation: Option<Allocation>) -> NatProfile {
+    let mapping = match allocation {
+        Some(_) => Dependence::AddressAndPortDependent,
+        None => Dependence::EndpointIndependent,
+    };
+    NatProfile { mapping, allocation, latest: 40_000 }
+}
+
+fn kept() -> NatProfile {
+    nat(None)
+}
+
+fn counted() -> NatProfile {
+    nat(Some(Allocation::Sequential { step: 2 }))
+}
+
+fn drawn() -> NatProfile {
+    nat(Some(Allocation::Random { range: PortRange::new(1024, 65_535) }))
+}
+
+fn start() -> Instant {
+    #[allow(clippy::disallowed_methods)]
+    let now = Instant::now();
+    now
+}
+
+fn remote() -> SocketAddr {
+    "203.0.113.7:4000".parse().unwrap()
+}
+
+/// A shell whose server never answers.
+struct Rig {
+    punch: Punch,
+    now: Instant,
+    open: BTreeSet<LinkId>,
+    links: u16,
+    sent: Vec<(Instant, CheckTransmit)>,
+    told: Vec<u8>,
+}
+
+impl Rig {
+    fn new(ours: NatProfile) -> Self {
+        let now = start();
+        let server = "192.0.2.1:3478".parse().unwrap();
+        let punch = Punch::new(vec![7; 96], server, remote(), Some(ours), [1; 32], now).unwrap();
+        Self { punch, now, open: BTreeSet::new(), links: 0, sent: Vec::new(), told: Vec::new() }
+    }
+
+    fn drain(&mut self) {
+        while let Some(action) = self.punch.poll_action() {
+            match action {
+                PunchAction::Open(count) => {
+                    let links: Vec<LinkId> = (1..=count).map(|n| LinkId(self.links + n)).collect();
+                    self.links += count;
+                    self.open.extend(&links);
+                    self.punch.handle_opened(&links, self.now);
+                }
+                PunchAction::Send(transmit) => self.sent.push((self.now, transmit)),
+                PunchAction::Close(link) => assert!(self.open.remove(&link), "closed twice"),
+                PunchAction::Tell(_, round) => self.told.push(round),
+                PunchAction::Name(_) => {}
+            }
+        }
+    }
+
+    fn run_for(&mut self, span: Duration, may_search: bool) {
+        let end = self.now + span;
+        self.drain();
+        while let Some(at) = self.punch.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.punch.handle_timeout(self.now);
+            if may_search && self.punch.wants_to_search(self.now) {
+                self.punch.begin_search(self.now);
+            }
+            self.drain();
+        }
+        self.now = end;
+    }
+
+    fn told(&mut self, theirs: NatProfile, round: u8) {
+        self.punch.handle_told(theirs, round, self.now);
+        self.drain();
+    }
+}
+
+#[test]
+fn a_search_tries_1715_ports_of_one_address_at_500_a_second_and_none_twice() {
+    let mut rig = Rig::new(kept());
+    rig.run_for(SEC, true);
+    rig.told(drawn(), 0);
+    rig.run_for(SEC, true);
+    assert!(rig.sent.is_empty(), "the other side has not opened its flows yet");
+    rig.told(drawn(), 1);
+    assert!(rig.punch.wants_to_search(rig.now));
+    rig.punch.begin_search(rig.now);
+    rig.run_for(10 * SEC, true);
+    assert_eq!(rig.sent.len(), 1715);
+    assert!(rig.sent.iter().all(|(_, sent)| sent.path.remote.ip() == remote().ip()));
+    let ports: BTreeSet<u16> = rig.sent.iter().map(|(_, sent)| sent.path.remote.port()).collect();
+    assert_eq!((ports.len(), ports.first() >= Some(&1024)), (1715, true));
+    for (at, _) in &rig.sent {
+        let within = rig.sent.iter().filter(|(other, _)| other >= at && *other < *at + SEC).count();
+        assert!(within <= 500, "{within} in a second");
+    }
+}
+
+#[test]
+fn the_side_that_opens_says_so_once_all_flows_are_there_and_closes_them_when_nobody_comes() {
+    let mut rig = Rig::new(drawn());
+    rig.told(kept(), 0);
+    rig.run_for(SEC, true);
+    assert_eq!((rig.open.len(), rig.told.as_slice()), (usize::from(MAX_SOCKETS), &[0, 1][..]));
+    assert!(rig.sent.iter().all(|(_, sent)| sent.path.remote == remote() && sent.ttl == Some(3)));
+    rig.run_for(10 * SEC, true);
+    assert_eq!((rig.open.len(), rig.punch.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_search_waits_until_it_may() {
+    let mut rig = Rig::new(drawn());
+    rig.told(kept(), 0);
+    rig.run_for(10 * SEC, false);
+    assert!(rig.open.is_empty() && rig.sent.is_empty() && rig.punch.wants_to_search(rig.now));
+}
+
+#[test]
+fn all_sockets_but_the_one_that_was_heard_are_closed_once_there_is_a_path() {
+    let mut rig = Rig::new(drawn());
+    rig.told(kept(), 0);
+    rig.run_for(SEC, true);
+    let heard = *rig.open.iter().nth(77).unwrap();
+    assert!(rig.punch.owns(heard));
+    rig.punch.release(heard);
+    rig.punch.stop();
+    rig.drain();
+    assert_eq!(rig.open.into_iter().collect::<Vec<_>>(), [heard]);
+    assert_eq!((rig.punch.poll_timeout(), rig.punch.is_searching()), (None, false));
+}
+
+#[test]
+fn a_row_goes_to_one_port_ahead_of_the_told_one_and_is_bounded() {
+    let mut rig = Rig::new(counted());
+    rig.told(counted(), 0);
+    rig.run_for(SEC, false);
+    // The server is silent: no sample, no row.
+    assert!(rig.sent.iter().all(|(_, sent)| sent.path.remote.port() == 3478));
+    rig.run_for(20 * SEC, false);
+    assert_eq!((rig.open.len(), rig.punch.poll_timeout()), (0, None));
+    assert!(rig.sent.len() <= 15, "{}", rig.sent.len());
+}
+
+#[test]
+fn two_sides_that_draw_do_nothing_at_all() {
+    for theirs in [drawn(), counted()] {
+        let mut rig = Rig::new(drawn());
+        rig.told(theirs, 0);
+        rig.run_for(20 * SEC, true);
+        assert_eq!((rig.sent.len(), rig.links, rig.told.as_slice()), (0, 0, &[0][..]));
+    }
+}
+
+#[test]
+fn the_method_of_either_side_fits_the_others() {
+    let of = |ours: NatProfile, theirs: NatProfile| method(&ours, Some(&theirs));
+    assert_eq!([of(counted(), kept()), of(kept(), counted())], [Method::Bracket { step: 2 }, Method::Plain]);
+    assert_eq!(of(counted(), counted()), Method::Volley { step: 2 });
+    let range = PortRange::new(1024, 65_535);
+    assert_eq!([of(drawn(), kept()), of(kept(), drawn())], [Method::Open, Method::Seek { range }]);
+    assert_eq!(of(kept(), kept()), Method::Plain);
+    let wild = nat(Some(Allocation::Sequential { step: 0 }));
+    assert_eq!([of(wild, kept()), of(kept(), wild)], [Method::Plain; 2], "a step of 0 came from the wire");
+}
