@@ -7,8 +7,9 @@ use proto::name::ShareName;
 use relay::program::{Ending, Failure, GlobalArgs, Report, VERSION};
 
 use crate::server_url::ServerUrl;
+use crate::store::Alias as AliasName;
 use crate::target::TcpTarget;
-use crate::{connect, share};
+use crate::{alias, connect, ping, share};
 
 const EXAMPLE: &str = "\
 Example: on the machine that has something to show
@@ -23,6 +24,16 @@ Example: share a web server through a rendezvous of your own
 const CONNECT_EXAMPLE: &str = "\
 Example: reach what is shared under this ticket at port 9000 of this machine
   peer connect culvert1… --listen 127.0.0.1:9000";
+
+const PING_EXAMPLE: &str = "\
+Example: ten round trips to whoever shares under the ticket that is saved as `nas`
+  peer ping nas -c 10";
+
+const ALIAS_EXAMPLE: &str = "\
+Example: save a ticket, see whose it is, and forget it
+  peer connect culvert1… --save nas
+  peer alias list
+  peer alias remove nas";
 
 /// Culvert: a local port of one machine, on another one, wherever the two are
 #[derive(Debug, clap::Parser)]
@@ -43,6 +54,10 @@ pub enum Command {
     Share(Share),
     /// Connect to what a ticket is for: opens its ports on this machine
     Connect(Connect),
+    /// Measure the round trip to a ticket's sharer, and say which path each takes
+    Ping(Ping),
+    /// List or forget the short names of tickets
+    Alias(Alias),
 }
 
 /// The options of `peer share`.
@@ -79,15 +94,57 @@ pub struct Share {
 #[derive(Debug, clap::Args)]
 #[command(after_help = CONNECT_EXAMPLE)]
 pub struct Connect {
-    /// The ticket, or @FILE that holds it, or - to read it from standard input
+    /// The ticket, or its alias, or @FILE that holds it, or - to read it from standard input
     /// [default: what CULVERT_TICKET holds]
     #[arg(value_name = "TICKET", verbatim_doc_comment)]
     pub ticket: Option<String>,
+
+    /// Keep the ticket under a short name, which takes its place in any later command
+    #[arg(long, value_name = "ALIAS")]
+    pub save: Option<AliasName>,
 
     /// Where to listen, once for each target (repeatable)
     /// [default: 127.0.0.1 and the target's port, or a free one if that is taken]
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
     pub listen: Vec<SocketAddr>,
+}
+
+/// The options of `peer ping`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = PING_EXAMPLE)]
+pub struct Ping {
+    /// The ticket, or its alias, or @FILE that holds it, or - to read it from standard input
+    /// [default: what CULVERT_TICKET holds]
+    #[arg(value_name = "TICKET", verbatim_doc_comment)]
+    pub ticket: Option<String>,
+
+    /// How many round trips, a second apart
+    #[arg(short, long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    pub count: u32,
+}
+
+/// The options of `peer alias`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = ALIAS_EXAMPLE)]
+pub struct Alias {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: AliasCommand,
+}
+
+/// What `peer alias` does.
+#[derive(Debug, clap::Subcommand)]
+pub enum AliasCommand {
+    /// List them, with whose tickets they are
+    #[command(after_help = ALIAS_EXAMPLE)]
+    List,
+    /// Forget one; its ticket stays good
+    #[command(after_help = ALIAS_EXAMPLE)]
+    Remove {
+        /// Which
+        #[arg(value_name = "ALIAS")]
+        alias: AliasName,
+    },
 }
 
 /// Runs the command.
@@ -98,5 +155,7 @@ pub async fn run(cli: Cli, report: Report, started: Instant) -> Result<Ending, F
     match cli.command {
         Command::Share(args) => share::run(args, report, started).await,
         Command::Connect(args) => connect::run(args, report, started).await,
+        Command::Ping(args) => ping::run(args, report).await,
+        Command::Alias(args) => alias::run(&args, &report),
     }
 }

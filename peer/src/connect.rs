@@ -1,6 +1,5 @@
 //! `peer connect`: opens the ports of a ticket's share on this machine.
 
-use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +19,8 @@ use crate::endpoint::{Connection, Endpoint, EndpointConfig, EndpointEvent};
 use crate::error::Error;
 use crate::forward::{Counters, Ended, forward};
 use crate::path_report;
-use crate::store::Store;
+use crate::store::{Alias, Store};
+use crate::ticket_source;
 
 /// How long a visitor waits for a connection that is being made, or made again.
 const WAIT: Duration = Duration::from_secs(30);
@@ -31,9 +31,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// After a listener's error (no descriptors left, usually) it pauses, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The environment variable that may hold the ticket.
-const TICKET_VARIABLE: &str = "CULVERT_TICKET";
-
 #[derive(Serialize)]
 struct ReadyFields {
     peer_id: String,
@@ -43,49 +40,25 @@ struct ReadyFields {
 /// Runs the command.
 pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) -> Result<Ending, Failure> {
     let shutdown = Shutdown::install().map_err(|error| Failure::failed("no-signals", error))?;
-    let ticket: Ticket = read_ticket(args.ticket)?.parse().map_err(Failure::usage)?;
+    let store = Store::of_this_user()?;
+    let ticket = ticket_source::read(args.ticket, &store)?;
     let net: Arc<dyn Net> = Arc::new(OsNet);
     // Listeners come first: a port that is taken is known at once, and a visitor may come early.
     let mut listeners = Vec::new();
     for addr in &args.listen {
         listeners.push(listen(&*net, *addr)?);
     }
-    let key = Store::of_this_user()?.identity()?;
+    let key = store.identity()?;
     let endpoint =
         Endpoint::bind(EndpointConfig::new(Arc::new(key), ticket.server.clone()), Arc::clone(&net))?;
-    let tunnel = Tunnel { endpoint: endpoint.clone(), ticket, report, net, started };
+    let save = args.save.map(|alias| (store, alias));
+    let tunnel = Tunnel { endpoint: endpoint.clone(), ticket, save, report, net, started };
     let ended = tokio::select! {
         failed = tunnel.run(listeners) => Err(failed),
         reason = shutdown.requested() => Ok(reason),
     };
     shutdown.drained(endpoint.close()).await;
     Ok(ended?.into())
-}
-
-fn read_ticket(given: Option<String>) -> Result<String, Failure> {
-    let missing = || {
-        Failure::usage(format_args!(
-            "there is no ticket: give it as the argument, as @FILE, as - for standard input, or in {TICKET_VARIABLE}"
-        ))
-    };
-    let given = match given {
-        Some(given) => given,
-        None => std::env::var(TICKET_VARIABLE).map_err(|_| missing())?,
-    };
-    if given == "-" {
-        let mut text = String::new();
-        let limit = proto::ticket::MAX_TEXT as u64 + 2;
-        std::io::stdin()
-            .take(limit)
-            .read_to_string(&mut text)
-            .map_err(|error| Failure::usage(format_args!("standard input holds no ticket: {error}")))?;
-        return Ok(text);
-    }
-    match given.strip_prefix('@') {
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| Failure::usage(format_args!("{path} holds no ticket: {error}"))),
-        None => Ok(given),
-    }
 }
 
 fn listen(net: &dyn Net, addr: SocketAddr) -> Result<Box<dyn Listener>, Failure> {
@@ -110,6 +83,8 @@ fn listen_for(net: &dyn Net, port: u16) -> Result<Box<dyn Listener>, Failure> {
 struct Tunnel {
     endpoint: Endpoint,
     ticket: Ticket,
+    /// Under what to keep the ticket, once it has let us in.
+    save: Option<(Store, Alias)>,
     report: Report,
     net: Arc<dyn Net>,
     started: Instant,
@@ -133,6 +108,9 @@ impl Tunnel {
                 "--listen is given {given} times, and the share has {} target(s)",
                 connection.targets().len()
             ));
+        }
+        if let Err(failure) = self.save_ticket() {
+            return failure;
         }
         let beside = self.is_beside(&connection);
         for target in &connection.targets()[given..] {
@@ -160,6 +138,13 @@ impl Tunnel {
             self.report.line("Connected again.");
             let _ = current.send(Some(connection.clone()));
         }
+    }
+
+    fn save_ticket(&self) -> Result<(), Failure> {
+        let Some((store, alias)) = &self.save else { return Ok(()) };
+        store.save_alias(alias, &self.ticket)?;
+        self.report.line(format_args!("Saved: `peer connect {alias}` is enough from now on."));
+        Ok(())
     }
 
     /// Whether the sharer is on this machine.

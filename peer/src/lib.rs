@@ -3,6 +3,7 @@
 //! The programs are thin over [`Endpoint`]: bind one, [`Endpoint::share`] or [`Endpoint::connect`], and move
 //! bytes with [`forward`].
 
+mod alias;
 pub mod cli;
 pub mod congestion;
 mod connect;
@@ -14,10 +15,12 @@ mod frames;
 pub mod locate;
 mod path_report;
 pub mod path_socket;
+mod ping;
 pub mod server_url;
 mod share;
 pub mod store;
 pub mod target;
+mod ticket_source;
 mod trust;
 
 pub use endpoint::{Connection, Endpoint, EndpointConfig, Visit};

@@ -1,7 +1,7 @@
 //! Telling a user which path data takes.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::path::PathKind;
 use relay::program::Report;
@@ -22,7 +22,7 @@ struct PathFields {
 /// Prints a path, as a line or an event.
 pub(crate) fn print(report: &Report, path: &PathReport, started: Instant) {
     let PathReport { peer, kind, remote, rtt, reason } = path;
-    let rtt_ms = (rtt.as_secs_f64() * 10_000.0).round() / 10.0;
+    let rtt_ms = millis(*rtt);
     let fields = PathFields {
         peer_id: peer.to_string(),
         kind: *kind,
@@ -32,14 +32,24 @@ pub(crate) fn print(report: &Report, path: &PathReport, started: Instant) {
         since_start_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     };
     report.event("path", fields);
-    let kind = match kind {
-        PathKind::Direct => "direct",
-        PathKind::DirectTcp => "direct over TCP",
-        PathKind::Relay => "through a relay",
-    };
+    let kind = kind_name(*kind);
     report.line(format_args!(
         "{} {kind} to {} at {remote}, {rtt_ms} ms ({reason})",
         report.style().green("path:"),
         peer.short(),
     ));
+}
+
+/// A kind of path, as a user reads it.
+pub(crate) const fn kind_name(kind: PathKind) -> &'static str {
+    match kind {
+        PathKind::Direct => "direct",
+        PathKind::DirectTcp => "direct over TCP",
+        PathKind::Relay => "through a relay",
+    }
+}
+
+/// A round trip in milliseconds, to a tenth.
+pub(crate) fn millis(rtt: Duration) -> f64 {
+    (rtt.as_secs_f64() * 10_000.0).round() / 10.0
 }

@@ -1,5 +1,7 @@
-//! What a user's programs keep between runs: the identity, the shares with their tickets' secrets, and the
-//! servers' pinned identities. Nothing else of this crate touches the disk.
+//! What a user's programs keep between runs: the identity, the shares with their tickets' secrets, the
+//! servers' pinned identities, and aliases of tickets. Nothing else of this crate touches the disk.
+
+mod aliases;
 
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,8 @@ use proto::proof::TicketSecret;
 use relay::program::Failure;
 use relay::program::state::{self, StateFile};
 use serde::{Deserialize, Serialize};
+
+pub use aliases::{Alias, InvalidAlias};
 
 /// The directory of a user's state.
 #[derive(Debug, Clone)]

@@ -11,7 +11,7 @@ use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::name::MAX_NAME;
 use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
-use proto::wire::peer::{Hello, MAX_TARGETS, Open, Target, TargetKind, Welcome};
+use proto::wire::peer::{ECHO, Hello, MAX_TARGETS, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, MAX_HINTS, MAX_TOKEN, ToServer, Undeliverable};
 use proto::wire::signal::{
     Answer, Challenge, Claims, MAX_URL, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, Trickle, Username,
@@ -315,6 +315,7 @@ proptest! {
         let welcome = Welcome::Ready { name: String::new(), targets };
         prop_assert_eq!(refusal_of(&welcome), Some(Malformed::OutOfBounds("the number of targets")));
         let target = (MAX_TARGETS + extra - 1) as u16;
+        prop_assert_eq!(refusal_of(&Open { target: ECHO }), None);
         prop_assert_eq!(refusal_of(&Open { target }), Some(Malformed::OutOfBounds("the target")));
     }
 

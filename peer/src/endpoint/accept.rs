@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::id::PeerId;
-use proto::wire::peer::{EXPORTER_LABEL, Hello, Open, Target, Welcome, close};
+use proto::wire::peer::{ECHO, EXPORTER_LABEL, Hello, Open, Target, Welcome, close};
 use proto::wire::signal::Refusal;
 use proto::wire::{self};
 use relay::{quic, tls};
@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::driver::Input;
+use super::echo;
 use crate::congestion::{PathEpoch, PerPath};
 use crate::frames::{self, ReadError};
 use crate::path_socket::PathSocket;
@@ -77,10 +78,16 @@ impl Visit {
 }
 
 impl VisitorStream {
-    /// Which target the visitor is for. A stream that does not say so in time, or says nonsense, is none.
+    /// Which target the visitor is for. A stream that does not say so in time, or says nonsense, is none; one
+    /// that measures the round trip to this very program is answered here, and is none either.
     pub async fn target(&mut self) -> Option<u16> {
         let open: Result<Open, ReadError> = timeout(OPEN, frames::read(&mut self.recv)).await.ok()?;
-        open.ok().map(|open| open.target)
+        let target = open.ok()?.target;
+        if target == ECHO {
+            echo::answer(&mut self.send, &mut self.recv).await;
+            return None;
+        }
+        Some(target)
     }
 
     /// Turns the visitor away with a code of [`proto::wire::peer::close`].

@@ -8,6 +8,7 @@ mod exchanges;
 mod lifetime;
 mod paths;
 mod roaming;
+mod status;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ use tokio::task::AbortHandle;
 use super::accept::{Knock, Visit};
 use super::remote::{Introduction, Remote, RemoteKey};
 use super::server_session::{Attempt, Lost, SessionInput};
+use super::status::Status;
 use super::{EndpointEvent, ShareSpec, Standing, close_remote_later};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
@@ -61,6 +63,7 @@ pub(super) enum Command {
     Dial { ticket: Box<Ticket>, reply: oneshot::Sender<Result<Introduction, Error>> },
     Attach { address: SocketAddr, connection: quinn::Connection },
     Forget { address: SocketAddr },
+    Status { reply: oneshot::Sender<Status> },
     Close { done: oneshot::Sender<()> },
 }
 
@@ -212,6 +215,9 @@ impl Driver {
                 if let Some((key, _)) = self.by_address(address) {
                     self.forget(key, (close::DONE, "done"), now);
                 }
+            }
+            Command::Status { reply } => {
+                let _ = reply.send(self.status(now));
             }
             Command::Close { done } => {
                 for remote in self.remotes.values() {

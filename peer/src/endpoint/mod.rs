@@ -7,8 +7,10 @@
 mod accept;
 mod dialing;
 mod driver;
+mod echo;
 mod remote;
 mod server_session;
+mod status;
 
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -33,6 +35,8 @@ use crate::path_socket::PathSocket;
 use driver::{Command, Driver, Input};
 
 pub use accept::{Visit, VisitorStream};
+pub use echo::Echo;
+pub use status::{PathChange, PeerStatus, Status};
 
 /// How long a connection that was closed keeps its address: QUIC's closing period, three probe timeouts, on
 /// any but the slowest path (RFC 9000 §10.2).
@@ -280,6 +284,16 @@ impl Endpoint {
         let (targets, name) = dialing::introduce(&connection, ticket, introduction).await?;
         let reached_at = introduction.reached_at;
         Ok(Connection { quinn: connection, peer: ticket.sharer, reached_at, name, targets })
+    }
+
+    /// How it and its peers stand right now.
+    ///
+    /// # Errors
+    /// The endpoint has stopped.
+    pub async fn status(&self) -> Result<Status, Error> {
+        let (reply, status) = oneshot::channel();
+        self.command(Command::Status { reply }).await?;
+        status.await.map_err(|_| stopped())
     }
 
     /// Says goodbye to every peer and to the server, and stops.

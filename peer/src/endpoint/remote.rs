@@ -9,6 +9,7 @@ use proto::path::{LinkId, Outlook, PathAgent, PathId, PathKind, Signals, Traffic
 use proto::proof::Exchange;
 use proto::stun::Role;
 
+use super::status::History;
 use crate::path_socket::PathSocket;
 
 /// A remote is a process of an identity, seen in one of the two roles: dialling oneself, both ends have the
@@ -41,6 +42,8 @@ pub(super) struct Remote {
     pub(super) links: Vec<LinkId>,
     /// The path that was reported last.
     pub(super) last_path: Option<(PathKind, PathId)>,
+    /// Its paths so far.
+    pub(super) history: History,
     traffic: BTreeMap<PathId, (u64, u64)>,
 }
 
@@ -52,6 +55,7 @@ impl Remote {
         signals: Signals,
         observed: Option<SocketAddr>,
         expires: Instant,
+        now: Instant,
     ) -> Self {
         Self {
             role,
@@ -63,6 +67,7 @@ impl Remote {
             expires: Some(expires),
             links: Vec::new(),
             last_path: None,
+            history: History::new(now),
             traffic: BTreeMap::new(),
         }
     }

@@ -5,7 +5,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aliases;
 mod options;
+mod ping;
 mod privacy;
 mod refusals;
 mod running;

@@ -10,8 +10,10 @@ use crate::support::{Home, Program, Rendezvous};
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
     let home = Home::new();
-    for args in [&["--help"][..], &["share", "--help"], &["connect", "--help"]] {
-        let ended = home.run(args).await;
+    let commands =
+        [&[][..], &["share"], &["connect"], &["ping"], &["alias"], &["alias", "list"], &["alias", "remove"]];
+    for args in commands.map(|command| [command, &["--help"]].concat()) {
+        let ended = home.run(&args).await;
         assert_eq!(ended.code, Some(0), "{args:?}");
         assert!(ended.stdout.contains("Example") && ended.stdout.contains("  peer "), "{}", ended.stdout);
         assert_eq!(ended.stderr, "", "{args:?}");
@@ -48,6 +50,12 @@ async fn what_does_not_exist_is_a_usage_error() {
         &["connect", "culvert1aaaa", "--listen", "9000"],
         &["connect", "culvert1aaaa", "--stdio"],
         &["ping", "culvert1aaaa"],
+        &["ping", "culvert1aaaa", "-c", "0"],
+        &["ping", "nobody-by-that-name"],
+        &["alias"],
+        &["alias", "remove", "nobody-by-that-name"],
+        &["alias", "remove", "../identity"],
+        &["connect", "culvert1aaaa", "--save", "culvert1aaaa"],
     ] {
         let ended = home.run(&[args, &["--json"]].concat()).await;
         assert_eq!(ended.code, Some(2), "{args:?}: {ended:?}");

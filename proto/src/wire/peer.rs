@@ -1,7 +1,7 @@
 //! The conversation of two peers over their own QUIC connection: ALPN `culvert/1`.
 //!
 //! The connector opens the first bidirectional stream and proves the ticket on it; every further
-//! bidirectional stream is one visitor's and begins with an [`Open`] frame. Visitors' streams may come in
+//! bidirectional stream is one visitor's, or an echo, and begins with an [`Open`] frame. Visitors' streams may come in
 //! the same flight as the proof; the sharer looks at none before it has checked that.
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,10 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-culvert-ticket-1";
 
 /// The most targets that one share has.
 pub const MAX_TARGETS: usize = 64;
+
+/// The target that is the sharer's own program: whatever is sent comes back as it is, so that a round trip is
+/// measured. A program that is too old for it refuses the stream with [`close::PROTOCOL`].
+pub const ECHO: u16 = u16::MAX;
 
 /// QUIC application error codes: why a connection or a stream ends.
 pub mod close {
@@ -91,7 +95,7 @@ pub enum Welcome {
 /// First on every visitor's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// Which target, from 0.
+    /// Which target, from 0; or [`ECHO`].
     pub target: u16,
 }
 
@@ -103,7 +107,7 @@ impl Bounded for Hello {
 
 impl Bounded for Open {
     fn check_bounds(&self) -> Result<(), Malformed> {
-        if usize::from(self.target) < MAX_TARGETS {
+        if usize::from(self.target) < MAX_TARGETS || self.target == ECHO {
             Ok(())
         } else {
             Err(Malformed::OutOfBounds("the target"))

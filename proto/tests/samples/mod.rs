@@ -5,7 +5,7 @@ use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::stun::{self, BindingRequest, Change, Role};
 use proto::wire::VERSION;
-use proto::wire::peer::{Hello, Open, Target, TargetKind, Welcome};
+use proto::wire::peer::{ECHO, Hello, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, ToServer, Undeliverable};
 use proto::wire::signal::{
     Answer, Challenge, Claims, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
@@ -158,7 +158,7 @@ pub(crate) fn welcomes() -> Vec<Named<Welcome>> {
 
 /// What begins a visitor's stream.
 pub(crate) fn opens() -> Vec<Named<Open>> {
-    vec![("open", Open { target: 63 })]
+    vec![("open", Open { target: 63 }), ("open-echo", Open { target: ECHO })]
 }
 
 /// STUN messages of every kind that we write.

@@ -186,7 +186,7 @@ impl Driver {
             return Some(remote.address);
         }
         let address = self.parts.socket.open_remote()?;
-        let remote = Remote::new(role, address, agent, signals, observed, now + CONNECT);
+        let remote = Remote::new(role, address, agent, signals, observed, now + CONNECT, now);
         self.remotes.insert(key, remote);
         Some(address)
     }

@@ -96,6 +96,8 @@ impl Driver {
                 if reason == Reason::Suspect {
                     self.session.handle_doubt(now);
                 }
+                let current = route.primary.zip(primary).map(|(path, (kind, _))| (kind, path));
+                remote.history.record(now, current, reason);
                 let peer = key.0;
                 match (route.primary, primary) {
                     (Some(path), Some((kind, rtt))) => {

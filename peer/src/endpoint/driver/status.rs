@@ -1,0 +1,29 @@
+//! What the driver knows, for whoever asks how things stand.
+
+use std::time::Instant;
+
+use super::Driver;
+use crate::endpoint::remote::{Remote, RemoteKey};
+use crate::endpoint::status::{PeerStatus, Status};
+
+impl Driver {
+    pub(super) fn status(&self, now: Instant) -> Status {
+        let peers = self.remotes.iter().filter_map(|(key, remote)| peer_status(*key, remote, now));
+        Status { observed: self.observed, peers: peers.collect() }
+    }
+}
+
+/// `None` for a remote that is not connected yet, or not any more.
+fn peer_status((peer, _): RemoteKey, remote: &Remote, now: Instant) -> Option<PeerStatus> {
+    let connection = remote.connection.as_ref().filter(|connection| connection.close_reason().is_none())?;
+    let traffic = connection.stats();
+    Some(PeerStatus {
+        peer,
+        role: remote.role,
+        path: remote.agent.primary().map(|(path, kind, rtt)| (kind, path.remote, rtt)),
+        bytes_in: traffic.udp_rx.bytes,
+        bytes_out: traffic.udp_tx.bytes,
+        known_for: remote.history.known_for(now),
+        changes: remote.history.changes(now),
+    })
+}
