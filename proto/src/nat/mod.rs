@@ -1,12 +1,18 @@
 //! What is known of the NAT in front of a socket, in the words of RFC 4787, and how it is found out.
 //!
 //! A [`NatProfile`] is what a strategy for hard NATs needs to choose by: on what a mapping depends, and how the
-//! next one's port is chosen. `ports` reads the latter from a few samples.
+//! next one's port is chosen. `ports` reads the latter from a few samples. [`Discovery`] finds everything out that
+//! a STUN server can show.
 
+mod discovery;
+mod findings;
 mod ports;
+mod query;
 
 use serde::{Deserialize, Serialize};
 
+pub use discovery::{Discovery, DiscoveryConfig, Probe, SOCKETS};
+pub use findings::Findings;
 pub use ports::{PortSample, classify};
 
 /// On what a NAT's decision about a remote endpoint depends (RFC 4787 §4.1 for mappings, §5 for filters), least

@@ -90,6 +90,11 @@ impl BindingRequest {
         })
     }
 
+    /// Its transaction.
+    pub const fn transaction(&self) -> Transaction {
+        self.transaction
+    }
+
     /// From where it is to be answered.
     pub const fn change(&self) -> Change {
         self.change
