@@ -9,7 +9,7 @@ use relay::program::{Ending, Failure, GlobalArgs, Report, VERSION};
 use crate::server_url::ServerUrl;
 use crate::store::Alias as AliasName;
 use crate::target::TcpTarget;
-use crate::{alias, connect, ping, share};
+use crate::{alias, connect, netcheck, ping, share};
 
 const EXAMPLE: &str = "\
 Example: on the machine that has something to show
@@ -35,6 +35,10 @@ Example: save a ticket, see whose it is, and forget it
   peer alias list
   peer alias remove nas";
 
+const NETCHECK_EXAMPLE: &str = "\
+Example: what kind of NAT is this machine behind?
+  peer netcheck --server http://203.0.113.1:8080";
+
 /// Culvert: a local port of one machine, on another one, wherever the two are
 #[derive(Debug, clap::Parser)]
 #[command(name = "peer", version = VERSION, after_help = EXAMPLE)]
@@ -58,6 +62,8 @@ pub enum Command {
     Ping(Ping),
     /// List or forget the short names of tickets
     Alias(Alias),
+    /// Say what kind of NAT this machine is behind, and what that means for direct paths
+    Netcheck(Netcheck),
 }
 
 /// The options of `peer share`.
@@ -88,6 +94,10 @@ pub struct Share {
     /// For how long the ticket is good, as in 24h or 7d [default: until it is not]
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub expires: Option<Duration>,
+
+    /// Do not ask the router to map a port (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub no_portmap: bool,
 }
 
 /// The options of `peer connect`.
@@ -107,6 +117,19 @@ pub struct Connect {
     /// [default: 127.0.0.1 and the target's port, or a free one if that is taken]
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
     pub listen: Vec<SocketAddr>,
+
+    /// Do not ask the router to map a port (PCP, NAT-PMP, UPnP)
+    #[arg(long)]
+    pub no_portmap: bool,
+}
+
+/// The options of `peer netcheck`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = NETCHECK_EXAMPLE)]
+pub struct Netcheck {
+    /// The rendezvous to ask: https://host[:port], or http://host[:port][#PEERID]
+    #[arg(long, value_name = "URL")]
+    pub server: Option<ServerUrl>,
 }
 
 /// The options of `peer ping`.
@@ -157,5 +180,6 @@ pub async fn run(cli: Cli, report: Report, started: Instant) -> Result<Ending, F
         Command::Connect(args) => connect::run(args, report, started).await,
         Command::Ping(args) => ping::run(args, report).await,
         Command::Alias(args) => alias::run(&args, &report),
+        Command::Netcheck(args) => netcheck::run(args, report).await,
     }
 }

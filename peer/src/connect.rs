@@ -49,8 +49,11 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
         listeners.push(listen(&*net, *addr)?);
     }
     let key = store.identity()?;
-    let endpoint =
-        Endpoint::bind(EndpointConfig::new(Arc::new(key), ticket.server.clone()), Arc::clone(&net))?;
+    let mut config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
+    if !args.no_portmap {
+        config = config.with_port_mapping();
+    }
+    let endpoint = Endpoint::bind(config, Arc::clone(&net))?;
     let save = args.save.map(|alias| (store, alias));
     let tunnel = Tunnel { endpoint: endpoint.clone(), ticket, save, report, net, started };
     let ended = tokio::select! {

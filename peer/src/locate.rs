@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
+use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use proto::ticket::{MAX_ADDRS, ServerHint};
@@ -36,7 +37,7 @@ pub async fn locate(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, Error>
     let deadline = Instant::now() + PATIENCE;
     loop {
         let error = match timeout(ATTEMPT, ask(net, url)).await {
-            Ok(Ok(hint)) => return Ok(hint),
+            Ok(Ok(known)) => return Ok(hint(url, known)),
             Ok(Err(why)) => why,
             Err(_) => Failed { why: "it did not answer in time".into(), passing: true },
         };
@@ -58,9 +59,33 @@ pub async fn locate(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, Error>
 /// Why it came to nothing.
 pub(crate) async fn ask_once(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, String> {
     match timeout(ATTEMPT, ask(net, url)).await {
-        Ok(result) => result.map_err(|failed| failed.why),
+        Ok(Ok(known)) => Ok(hint(url, known)),
+        Ok(Err(failed)) => Err(failed.why),
         Err(_) => Err("it did not answer in time".into()),
     }
+}
+
+/// Asks once for all that a server says of itself.
+///
+/// # Errors
+/// [`Error::ServerUnreachable`] after `patience` at the latest.
+pub(crate) async fn describe(net: &dyn Net, url: &ServerUrl, patience: Duration) -> Result<WellKnown, Error> {
+    let why = match timeout(patience, ask(net, url)).await {
+        Ok(Ok(known)) => return Ok(known),
+        Ok(Err(failed)) => failed.why,
+        Err(_) => "it did not answer in time".into(),
+    };
+    Err(Error::ServerUnreachable { url: url.to_string(), why })
+}
+
+/// From a request to the head of its answer, whatever it is, on a connection that stands already; `None` where
+/// nothing answers.
+pub(crate) async fn round_trip(net: &dyn Net, url: &ServerUrl, path: &str) -> Option<Duration> {
+    let mut sender = open(net, url).await.ok()?;
+    let request = Request::get(path).header(header::HOST, url.authority()).body(Empty::new()).ok()?;
+    let begin = Instant::now();
+    sender.send_request(request).await.ok()?;
+    Some(begin.elapsed())
 }
 
 struct Failed {
@@ -75,43 +100,8 @@ impl<E: std::fmt::Display> From<E> for Failed {
     }
 }
 
-async fn ask(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, Failed> {
-    let addrs = net.resolve(&url.host, url.port).await?;
-    let mut last = Failed { why: "its name has no address".into(), passing: true };
-    for addr in addrs {
-        match net.connect_tcp(addr).await {
-            Ok(stream) => return ask_over(stream, url).await,
-            Err(error) => last = error.into(),
-        }
-    }
-    Err(last)
-}
-
-async fn ask_over(stream: Stream, url: &ServerUrl) -> Result<ServerHint, Failed> {
-    let (reader, writer) = stream;
-    let stream = tokio::io::join(reader, writer);
-    if url.tls {
-        let name = rustls::pki_types::ServerName::try_from(url.host.clone())?;
-        let connector = tokio_rustls::TlsConnector::from(https_config()?);
-        let stream = connector.connect(name, stream).await.map_err(|error| {
-            let passing = !is_certificate_error(&error);
-            Failed { why: error.to_string(), passing }
-        })?;
-        fetch(stream, url).await
-    } else {
-        fetch(stream, url).await
-    }
-}
-
-async fn fetch<S>(stream: S, url: &ServerUrl) -> Result<ServerHint, Failed>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(async move {
-        // Whatever breaks the connection shows as the request's own error.
-        let _ = connection.await;
-    });
+async fn ask(net: &dyn Net, url: &ServerUrl) -> Result<WellKnown, Failed> {
+    let mut sender = open(net, url).await?;
     let request = Request::get(well_known::PATH)
         .header(header::HOST, url.authority())
         .header(header::ACCEPT, "application/json")
@@ -132,8 +122,57 @@ where
     if known.version != well_known::VERSION || known.udp.is_empty() {
         return Err(wrong("it is a Culvert server of another version".into()));
     }
+    Ok(known)
+}
+
+/// What of a server's document is kept.
+fn hint(url: &ServerUrl, known: WellKnown) -> ServerHint {
     let udp = known.udp.into_iter().take(MAX_ADDRS).map(proto::candidate::canonical).collect();
-    Ok(ServerHint { url: url.to_string(), udp, peer_id: known.peer_id })
+    ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }
+}
+
+/// A way for HTTP requests to a host.
+type Requests = SendRequest<Empty<Bytes>>;
+
+/// Opens one to the host of a URL, at the first of its addresses that takes it.
+async fn open(net: &dyn Net, url: &ServerUrl) -> Result<Requests, Failed> {
+    let addrs = net.resolve(&url.host, url.port).await?;
+    let mut last = Failed { why: "its name has no address".into(), passing: true };
+    for addr in addrs {
+        match net.connect_tcp(addr).await {
+            Ok(stream) => return open_over(stream, url).await,
+            Err(error) => last = error.into(),
+        }
+    }
+    Err(last)
+}
+
+async fn open_over(stream: Stream, url: &ServerUrl) -> Result<Requests, Failed> {
+    let (reader, writer) = stream;
+    let stream = tokio::io::join(reader, writer);
+    if url.tls {
+        let name = rustls::pki_types::ServerName::try_from(url.host.clone())?;
+        let connector = tokio_rustls::TlsConnector::from(https_config()?);
+        let stream = connector.connect(name, stream).await.map_err(|error| {
+            let passing = !is_certificate_error(&error);
+            Failed { why: error.to_string(), passing }
+        })?;
+        speak_http(stream).await
+    } else {
+        speak_http(stream).await
+    }
+}
+
+async fn speak_http<S>(stream: S) -> Result<Requests, Failed>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(async move {
+        // Whatever breaks the connection shows as the request's own error.
+        let _ = connection.await;
+    });
+    Ok(sender)
 }
 
 fn https_config() -> Result<Arc<rustls::ClientConfig>, Failed> {

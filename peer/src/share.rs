@@ -68,7 +68,11 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
         }
     };
     let key = if args.ephemeral { store::new_key() } else { store.identity()? };
-    let endpoint = Endpoint::bind(EndpointConfig::new(Arc::new(key), hint.clone()), Arc::clone(&net))?;
+    let mut config = EndpointConfig::new(Arc::new(key), hint.clone());
+    if !args.no_portmap {
+        config = config.with_port_mapping();
+    }
+    let endpoint = Endpoint::bind(config, Arc::clone(&net))?;
     let (stored, fresh) = stored_share(&args, &store)?;
     let offered = Offered {
         ticket: ticket(&stored, hint, endpoint.peer_id()).to_text(),

@@ -6,6 +6,7 @@
 
 mod exchanges;
 mod lifetime;
+mod mapped;
 mod paths;
 mod roaming;
 mod status;
@@ -51,9 +52,14 @@ const TRAFFIC_IDLE: Duration = Duration::from_secs(2);
 #[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(super) enum Input {
     Command(Command),
-    Session { generation: u64, input: SessionInput },
+    Session {
+        generation: u64,
+        input: SessionInput,
+    },
     Knock(Box<Knock>),
     Network(Change),
+    /// Where the router lets the world in to the main socket, if it does.
+    Mapped(Option<SocketAddr>),
 }
 
 /// What the endpoint's owner wants.
@@ -106,6 +112,8 @@ pub(super) struct Driver {
     last_failure: String,
     /// Our address as the server sees it.
     observed: Option<SocketAddr>,
+    /// The port that our router maps to us.
+    mapped: Option<SocketAddr>,
     shares: BTreeMap<ShareId, Shared>,
     /// Dials that wait for the session.
     pending: Vec<PendingDial>,
@@ -134,6 +142,7 @@ impl Driver {
             link: SessionLink { generation: 0, task: None, frames: None },
             last_failure: "no answer".into(),
             observed: None,
+            mapped: None,
             shares: BTreeMap::new(),
             pending: Vec::new(),
             dials: Vec::new(),
@@ -192,6 +201,7 @@ impl Driver {
             Input::Session { .. } => {}
             Input::Knock(knock) => self.handle_knock(*knock),
             Input::Network(change) => self.handle_change(change, now),
+            Input::Mapped(mapped) => self.handle_mapped(mapped),
         }
     }
 

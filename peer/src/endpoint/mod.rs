@@ -13,9 +13,11 @@ mod server_session;
 mod status;
 
 use std::net::{Ipv6Addr, SocketAddr};
-use std::sync::Arc;
+use std::num::NonZeroU16;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use proto::candidate::{Scope, scope};
 use proto::doorman::Admission;
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
@@ -32,6 +34,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::path_socket::PathSocket;
+use crate::portmap::PortMapper;
 use driver::{Command, Driver, Input};
 
 pub use accept::{Visit, VisitorStream};
@@ -51,15 +54,26 @@ pub struct EndpointConfig {
     pub server: ServerHint,
     /// Where its main socket is bound; port 0 is any.
     pub bind: SocketAddr,
+    /// Whether the router is asked to map the main socket's port (PCP, NAT-PMP, UPnP). That is this machine's own
+    /// router, whatever network the endpoint is given.
+    pub port_mapping: bool,
     /// Everything random that the endpoint's machines do comes from this.
     pub seed: [u8; 32],
 }
 
 impl EndpointConfig {
-    /// The usual: any port of both families, randomness of the system.
+    /// The usual: any port of both families, no port mapping, randomness of the system.
     pub fn new(key: Arc<SecretKey>, server: ServerHint) -> Self {
         let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        Self { key, server, bind, seed: Self::random_seed() }
+        Self { key, server, bind, port_mapping: false, seed: Self::random_seed() }
+    }
+
+    /// The same with port mapping, where the server is not on this machine or in its LAN: what is there is reached
+    /// without the router.
+    #[must_use]
+    pub fn with_port_mapping(mut self) -> Self {
+        self.port_mapping = self.server.udp.iter().any(|addr| scope(*addr) == Scope::Global);
+        self
     }
 
     /// Randomness of the system.
@@ -146,6 +160,7 @@ struct Inner {
     inputs: mpsc::Sender<Input>,
     standing: watch::Receiver<Standing>,
     events: broadcast::Sender<EndpointEvent>,
+    mapper: Mutex<Option<PortMapper>>,
 }
 
 impl Endpoint {
@@ -163,6 +178,8 @@ impl Endpoint {
         let link = net
             .bind_udp(config.bind)
             .map_err(|error| Error::Local(format!("cannot open a UDP socket at {}: {error}", config.bind)))?;
+        let port = link.local_addr().ok().and_then(|addr| NonZeroU16::new(addr.port()));
+        let mapper = port.filter(|_| config.port_mapping).map(PortMapper::start);
         let (socket, datagrams) = PathSocket::new(seed());
         socket.add_link(proto::path::LinkId::MAIN, link);
         // Two processes of one identity must not reset each other's connections.
@@ -203,7 +220,11 @@ impl Endpoint {
         tokio::spawn(driver.run(receiver, datagrams));
         let door = accept::Door { config: server, socket: Arc::clone(&socket), inputs: inputs.downgrade() };
         tokio::spawn(accept::run(quinn.clone(), door));
-        let inner = Inner { me, instance, key: config.key, quinn, socket, inputs, standing, events };
+        if let Some(mapper) = &mapper {
+            tokio::spawn(pass_mappings_on(mapper.external(), inputs.downgrade()));
+        }
+        let mapper = Mutex::new(mapper);
+        let inner = Inner { me, instance, key: config.key, quinn, socket, inputs, standing, events, mapper };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -303,11 +324,31 @@ impl Endpoint {
             let _ = closed.await;
         }
         self.inner.quinn.close(close::STOPPING.into(), b"stopping");
-        self.inner.quinn.wait_idle().await;
+        let mapper = self.inner.mapper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let unmapped = async {
+            if let Some(mapper) = mapper {
+                mapper.close().await;
+            }
+        };
+        tokio::join!(self.inner.quinn.wait_idle(), unmapped);
     }
 
     async fn command(&self, command: Command) -> Result<(), Error> {
         self.inner.inputs.send(Input::Command(command)).await.map_err(|_| stopped())
+    }
+}
+
+/// Tells the driver where the router lets the world in, as that changes.
+async fn pass_mappings_on(
+    mut external: watch::Receiver<Option<SocketAddr>>,
+    inputs: mpsc::WeakSender<Input>,
+) {
+    while external.changed().await.is_ok() {
+        let mapped = *external.borrow_and_update();
+        let Some(inputs) = inputs.upgrade() else { return };
+        if inputs.send(Input::Mapped(mapped)).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -197,15 +197,18 @@ impl Driver {
         believable(&claims.candidates, observed, on_this_machine)
     }
 
-    /// What we say of ourselves: the addresses of our interfaces, the one that reaches the server first.
+    /// What we say of ourselves: the port that our router maps to us, and the addresses of our interfaces, the one
+    /// that reaches the server first.
     pub(super) fn claims(&self) -> Claims {
         let Some(port) = self.main_port() else { return Claims::default() };
         let preferred = self.parts.server.udp.first().and_then(|to| self.parts.net.source_for(*to).ok());
         let mut ips: Vec<IpAddr> = self.parts.net.addresses().unwrap_or_default();
         ips.sort_by_key(|ip| (Some(*ip) != preferred, ip.is_ipv6(), *ip));
-        let candidates = ips
+        let hosts = ips.into_iter().map(|ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, port)));
+        let candidates = self
+            .mapped_candidate()
             .into_iter()
-            .map(|ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, port)))
+            .chain(hosts)
             .filter(|candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global))
             .take(MAX_CANDIDATES - 1)
             .collect();

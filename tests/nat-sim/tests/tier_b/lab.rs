@@ -118,6 +118,7 @@ impl Lab {
             key: Arc::new(key(identity)),
             server: self.hint(),
             bind,
+            port_mapping: false,
             seed: self.seed_for(identity.wrapping_add(process.wrapping_mul(64))),
         };
         let endpoint = Endpoint::bind(config, Arc::clone(&net) as _).unwrap();

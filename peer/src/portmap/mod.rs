@@ -1,0 +1,139 @@
+//! Port mapping: a port of the router's for our main socket, by PCP (RFC 6887), NAT-PMP (RFC 6886) or UPnP IGD.
+//!
+//! A side with such a port is reached like one behind a full cone, whatever NAT it has. It is looked for at the
+//! start, beside everything else, and nothing ever waits for it.
+
+mod router;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use router::{Mapping, Place};
+
+/// How long the router may take to show itself.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Until a router is looked for again where there was none, or it mapped nothing: it may be another network by then.
+const AGAIN: Duration = Duration::from_secs(10 * 60);
+
+/// A lifetime that would have us ask without end.
+const SHORTEST: Duration = Duration::from_secs(60);
+
+/// How long the removal may take at the end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// A way to ask a router for a port, best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Protocol {
+    /// The Port Control Protocol, RFC 6887.
+    Pcp,
+    /// NAT-PMP, RFC 6886.
+    NatPmp,
+    /// UPnP IGD, by SSDP and SOAP.
+    Upnp,
+}
+
+impl Protocol {
+    /// As users know it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pcp => "PCP",
+            Self::NatPmp => "NAT-PMP",
+            Self::Upnp => "UPnP",
+        }
+    }
+}
+
+/// The protocols that the router speaks, best first. All are asked at once.
+pub(crate) async fn probe(patience: Duration) -> Vec<Protocol> {
+    let Some(place) = Place::find() else { return Vec::new() };
+    let in_time = async |asked: bool, protocol| asked.then_some(protocol);
+    let (pcp, nat_pmp, upnp) = tokio::join!(
+        timeout(patience, async { in_time(place.speaks_pcp().await, Protocol::Pcp).await }),
+        timeout(patience, async { in_time(place.speaks_nat_pmp().await, Protocol::NatPmp).await }),
+        timeout(patience, async { in_time(place.speaks_upnp(patience).await, Protocol::Upnp).await }),
+    );
+    [pcp, nat_pmp, upnp].into_iter().filter_map(|found| found.ok().flatten()).collect()
+}
+
+/// Keeps a port mapped, for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct PortMapper {
+    external: watch::Receiver<Option<SocketAddr>>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl PortMapper {
+    /// Begins to look for a router that maps this UDP port.
+    pub(crate) fn start(port: NonZeroU16) -> Self {
+        let (sender, external) = watch::channel(None);
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(async move {
+            let mut standing = None;
+            tokio::select! {
+                () = keep(port, &sender, &mut standing) => {}
+                _ = stopped => {}
+            }
+            if let Some(mapping) = standing {
+                let _late = timeout(GOODBYE, mapping.remove()).await;
+            }
+        });
+        Self { external, stop: Some(stop), task }
+    }
+
+    /// Where the world reaches the port, as it changes.
+    pub(crate) fn external(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.external.clone()
+    }
+
+    /// Takes the mapping back, which takes a second at the most.
+    pub(crate) async fn close(mut self) {
+        // Dropped, it stops as well.
+        self.stop.take();
+        let _ended = (&mut self.task).await;
+    }
+}
+
+/// Looks, maps, renews at half of each lifetime, and looks again when that fails.
+async fn keep(
+    port: NonZeroU16,
+    external: &watch::Sender<Option<SocketAddr>>,
+    standing: &mut Option<Mapping>,
+) {
+    loop {
+        *standing = find(port).await;
+        while let Some(mapping) = standing {
+            external.send_replace(Some(mapping.external()));
+            sleep((mapping.lifetime() / 2).max(SHORTEST)).await;
+            if !mapping.renew().await {
+                *standing = None;
+            }
+        }
+        external.send_replace(None);
+        sleep(AGAIN).await;
+    }
+}
+
+/// A mapping by the best protocol that gives one.
+async fn find(port: NonZeroU16) -> Option<Mapping> {
+    let place = Place::find()?;
+    for protocol in probe(PATIENCE).await {
+        match place.map(protocol, port, PATIENCE).await {
+            Some(mapping) => {
+                let external = mapping.external();
+                tracing::info!(protocol = protocol.name(), %external, "the router maps a port to us");
+                return Some(mapping);
+            }
+            None => tracing::debug!(protocol = protocol.name(), "the router maps no port to us"),
+        }
+    }
+    None
+}
