@@ -106,7 +106,8 @@ is_root() {
 
 missing_packages() {
     local pair
-    for pair in cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 nft:nftables nginx:nginx-light openssl:openssl python3:python3 \
+    for pair in cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 miniupnpd:miniupnpd-nftables \
+        nft:nftables nginx:nginx-light openssl:openssl python3:python3 \
         setpriv:util-linux turnutils_stunclient:coturn unshare:util-linux; do
         command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
     done | sort -u

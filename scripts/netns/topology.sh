@@ -7,7 +7,9 @@
 
 NETNS_SERVER=203.0.113.1
 NETNS_SERVER_2=203.0.113.2
-NETNS_R1_ADDR=198.51.100.2
+# miniupnpd maps no port at an address that is kept for documentation: its test gives home 1 another network.
+NETNS_HOME_1_NET=${NETNS_HOME_1_NET:-198.51.100}
+NETNS_R1_ADDR=$NETNS_HOME_1_NET.2
 NETNS_R2_ADDR=192.0.2.2
 export NETNS_SERVER NETNS_SERVER_2 NETNS_R1_ADDR NETNS_R2_ADDR
 
@@ -23,7 +25,7 @@ topology_up() {
         home_up 1 198.51.100 2/24 "$1"
         home_up 2 198.51.100 3/24 "$2"
     else
-        home_up 1 198.51.100 2/26 "$1"
+        home_up 1 "$NETNS_HOME_1_NET" 2/26 "$1"
         home_up 2 192.0.2 2/26 "$2"
     fi
     if [[ $1$2 == *ipv6-firewall* ]]; then
