@@ -28,7 +28,7 @@ use proto::wire::peer::{Target, close};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use relay::net::{Change, Net};
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 use super::accept::{Knock, Visit};
@@ -85,6 +85,8 @@ pub(super) struct Parts {
     pub(super) inputs: mpsc::WeakSender<Input>,
     pub(super) standing: watch::Sender<Standing>,
     pub(super) events: broadcast::Sender<EndpointEvent>,
+    /// To be notified when the router may be another one, where it maps ports for us.
+    pub(super) router: Option<Arc<Notify>>,
     pub(super) seed: [u8; 32],
 }
 

@@ -215,6 +215,7 @@ impl Endpoint {
             inputs: inputs.downgrade(),
             standing: standing_tx,
             events: events.clone(),
+            router: mapper.as_ref().map(PortMapper::again),
             seed: seed(),
         });
         tokio::spawn(driver.run(receiver, datagrams));

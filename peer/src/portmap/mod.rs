@@ -7,12 +7,13 @@ mod router;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use router::{Mapping, Place};
 
@@ -67,6 +68,7 @@ pub(crate) async fn probe(patience: Duration) -> Vec<Protocol> {
 #[derive(Debug)]
 pub(crate) struct PortMapper {
     external: watch::Receiver<Option<SocketAddr>>,
+    again: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
@@ -76,17 +78,24 @@ impl PortMapper {
     pub(crate) fn start(port: NonZeroU16) -> Self {
         let (sender, external) = watch::channel(None);
         let (stop, stopped) = oneshot::channel();
+        let again = Arc::new(Notify::new());
+        let changes = Arc::clone(&again);
         let task = tokio::spawn(async move {
             let mut standing = None;
             tokio::select! {
-                () = keep(port, &sender, &mut standing) => {}
+                () = keep(port, &changes, &sender, &mut standing) => {}
                 _ = stopped => {}
             }
             if let Some(mapping) = standing {
                 let _late = timeout(GOODBYE, mapping.remove()).await;
             }
         });
-        Self { external, stop: Some(stop), task }
+        Self { external, again, stop: Some(stop), task }
+    }
+
+    /// To be notified when the network has changed: the router may be another one.
+    pub(crate) fn again(&self) -> Arc<Notify> {
+        Arc::clone(&self.again)
     }
 
     /// Where the world reaches the port, as it changes.
@@ -102,9 +111,10 @@ impl PortMapper {
     }
 }
 
-/// Looks, maps, renews at half of each lifetime, and looks again when that fails.
+/// Looks, maps, renews at half of each lifetime and when the network has changed, and looks again when that fails.
 async fn keep(
     port: NonZeroU16,
+    changes: &Notify,
     external: &watch::Sender<Option<SocketAddr>>,
     standing: &mut Option<Mapping>,
 ) {
@@ -112,13 +122,16 @@ async fn keep(
         *standing = find(port).await;
         while let Some(mapping) = standing {
             external.send_replace(Some(mapping.external()));
-            sleep((mapping.lifetime() / 2).max(SHORTEST)).await;
+            // Early because of a change, or late: either is all the same to what follows.
+            let _late = timeout((mapping.lifetime() / 2).max(SHORTEST), changes.notified()).await;
             if !mapping.renew().await {
                 *standing = None;
             }
         }
-        external.send_replace(None);
-        sleep(AGAIN).await;
+        // A router that has gone may have a successor; where nothing was found, there is nothing to hurry for.
+        if external.send_replace(None).is_none() {
+            let _late = timeout(AGAIN, changes.notified()).await;
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod support;
 
 mod aliases;
+mod netcheck;
 mod options;
 mod ping;
 mod privacy;

@@ -76,6 +76,9 @@ impl Driver {
             Change::Network if !is_new => self.session.handle_doubt(now),
             Change::Network | Change::Woken => {
                 self.session.handle_network_change(now);
+                if let Some(router) = &self.parts.router {
+                    router.notify_one();
+                }
                 self.begin_anew(now);
             }
         }
