@@ -3,9 +3,9 @@
     matrix.py [--pairs A:B,... | kernel | wire] [--runs N] [--hopeless-runs N] [--jobs N] [--json]
 
 Each pair has a sandbox of its own, in which pair.py runs the programs; what they did is all that counts here. A pair for
-which the laboratory names a remedy that our programs know must go direct in every run, any other must end in a clear
-verdict in every run; only a router that chooses ports at random may once choose the very port that the other side tries
-(some hundred pairs of ports are tried in a run, so one run in some hundreds). Exit code 1 where it is not so.
+which the laboratory names a remedy must go direct in every run, any other must end in a clear verdict in every run; only
+a router that chooses ports at random may once choose the very port that the other side tries (some hundred pairs of ports
+are tried in a run, so one run in some hundreds). Exit code 1 where it is not so.
 """
 
 import argparse
@@ -20,8 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 
 SCRIPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "netns.sh")
-# Remedies that the laboratory knows and our programs don't have yet: a clear verdict until then.
-NOT_YET = {"predict", "birthday"}
 SIMPLE = ["open", "full-cone", "address-restricted", "port-restricted", "symmetric-sequential", "symmetric-random"]
 
 
@@ -79,7 +77,7 @@ def is_direct(remedy, kinds):
     """Whether a pair that needs this remedy is to go direct here."""
     # With one leaky side alone, a later attempt may start in the right order by chance.
     spoilt = eaten_primes() and remedy == "prime" and all("+leaky" in kind for kind in kinds)
-    return remedy not in NOT_YET and remedy != "relay-only" and not spoilt
+    return remedy != "relay-only" and not spoilt
 
 
 def wire_options():

@@ -8,6 +8,7 @@ mod exchanges;
 mod lifetime;
 mod mapped;
 mod paths;
+mod punching;
 mod roaming;
 mod status;
 
@@ -41,6 +42,7 @@ use crate::path_socket::{Datagram, PathSocket};
 use exchanges::{Dialling, PendingDial};
 use lifetime::Learning;
 use paths::FreshLink;
+use punching::Ports;
 use roaming::Network;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
@@ -125,6 +127,7 @@ pub(super) struct Driver {
     tickets: BTreeMap<RemoteKey, Ticket>,
     fresh_links: BTreeMap<LinkId, FreshLink>,
     lifetime: Learning,
+    ports: Ports,
     network: Network,
     next_link: u16,
     traffic_at: Option<Instant>,
@@ -152,6 +155,7 @@ impl Driver {
             tickets: BTreeMap::new(),
             fresh_links: BTreeMap::new(),
             lifetime: Learning::default(),
+            ports: Ports::default(),
             network,
             next_link: 1,
             traffic_at: None,
@@ -294,6 +298,7 @@ impl Driver {
         for remote in self.remotes.values_mut() {
             remote.agent.handle_timeout(now);
         }
+        self.punch_timeout(now);
         self.forget_expired(now);
         self.lifetime_timeout(now);
         self.expire_fresh_links(now);
@@ -313,6 +318,7 @@ impl Driver {
             next = earliest(earliest(next, remote.agent.poll_timeout()), remote.expires);
         }
         next = earliest(next, earliest(self.fresh_links_timeout(), self.lifetime.poll_timeout()));
+        next = earliest(next, self.punch_poll_timeout());
         earliest(next, self.traffic_at)
     }
 
@@ -330,6 +336,7 @@ impl Driver {
             }
             idle &= self.drain_dials(now);
             idle &= self.drain_agents(now);
+            idle &= self.drain_punches(now);
             if idle {
                 break;
             }
@@ -402,6 +409,7 @@ impl Driver {
     fn forget(&mut self, key: RemoteKey, (code, why): (u32, &str), now: Instant) {
         let Some(remote) = self.remotes.remove(&key) else { return };
         self.tickets.remove(&key);
+        self.end_punch(key);
         self.unreachable(key);
         if let Some(connection) = &remote.connection {
             connection.close(code.into(), why.as_bytes());

@@ -7,6 +7,7 @@ use std::time::Instant;
 use proto::id::{Instance, PeerId};
 use proto::path::{LinkId, Outlook, PathAgent, PathId, PathKind, Signals, Traffic};
 use proto::proof::Exchange;
+use proto::punch::Punch;
 use proto::stun::Role;
 
 use super::status::History;
@@ -32,6 +33,8 @@ pub(super) struct Remote {
     pub(super) role: Role,
     pub(super) address: SocketAddr,
     pub(super) agent: PathAgent,
+    /// While it has no path and a NAT on the way may need a guess.
+    pub(super) punch: Option<Punch>,
     pub(super) signals: Signals,
     /// Its address as the server saw it.
     pub(super) observed: Option<SocketAddr>,
@@ -61,6 +64,7 @@ impl Remote {
             role,
             address,
             agent,
+            punch: None,
             signals,
             observed,
             connection: None,

@@ -80,8 +80,9 @@ impl Driver {
 
     pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
         match event {
-            SessionEvent::Up { observed, .. } => {
+            SessionEvent::Up { observed, udp_alternate, .. } => {
                 self.handle_observed(observed, now);
+                self.handle_alternates(udp_alternate, now);
                 let _ = self.parts.standing.send(Standing::Up);
             }
             SessionEvent::Down => {
@@ -124,6 +125,7 @@ impl Driver {
         }
         if before.is_some_and(|before| before.ip() != observed.ip()) {
             self.forget_lifetime(now);
+            self.start_survey(now);
         }
     }
 
@@ -174,8 +176,11 @@ impl Driver {
         for candidate in self.believed(claims, observed) {
             agent.add_candidate(candidate, now);
         }
+        self.end_punch(key);
+        let punch = self.new_punch(&mut agent, observed, now);
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.agent = agent;
+            remote.punch = punch;
             remote.signals = signals;
             remote.observed = observed;
             // A connection that has ended is not the one that this exchange is for.
@@ -186,7 +191,8 @@ impl Driver {
             return Some(remote.address);
         }
         let address = self.parts.socket.open_remote()?;
-        let remote = Remote::new(role, address, agent, signals, observed, now + CONNECT, now);
+        let mut remote = Remote::new(role, address, agent, signals, observed, now + CONNECT, now);
+        remote.punch = punch;
         self.remotes.insert(key, remote);
         Some(address)
     }
@@ -229,6 +235,10 @@ impl Driver {
         if remote.observed.replace(observed) != Some(observed) {
             tracing::debug!(peer = ?from.0, "it has moved");
             remote.agent.handle_network_change(now);
+        }
+        if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
+            tracing::debug!(peer = ?from.0, ?nat, round, "its NAT");
+            punch.handle_told(nat, round, now);
         }
         let candidates = self.believed(&trickle.claims, Some(observed));
         let Some(remote) = self.remotes.get_mut(&from) else { return };

@@ -24,16 +24,18 @@ const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct FreshLink {
     key: RemoteKey,
-    query: MappingQuery,
+    /// None for one whose mapping the remote has found.
+    query: Option<MappingQuery>,
     expires: Instant,
 }
 
 impl Driver {
     pub(super) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
         let Datagram { link, from, payload } = datagram;
-        if self.handle_mapping(link, from, &payload, now) {
+        if self.handle_mapping(link, from, &payload, now) || self.handle_port(link, from, &payload, now) {
             return;
         }
+        self.adopt_if_heard(link, &payload, now);
         let Some(preview) = stun::preview(&payload) else { return };
         let path = proto::path::PathId { link, remote: from };
         let found = self.remotes.values_mut().find(|remote| remote.agent.expects(&preview));
@@ -71,7 +73,7 @@ impl Driver {
         idle
     }
 
-    fn send_check(&self, transmit: &CheckTransmit) {
+    pub(super) fn send_check(&self, transmit: &CheckTransmit) {
         let CheckTransmit { path, ttl, payload } = transmit;
         let Some(link) = self.parts.socket.link(path.link) else { return };
         let sent = match ttl {
@@ -108,6 +110,9 @@ impl Driver {
                             remote.last_path = Some((kind, path));
                             self.event(EndpointEvent::Path(report));
                         }
+                        if kind == PathKind::Direct {
+                            self.end_punch(key);
+                        }
                         self.reached(key);
                         self.lifetime_begins(key, path, now);
                     }
@@ -127,9 +132,35 @@ impl Driver {
 
     /// Opens another local port for a remote and asks the server under which mapping it is seen.
     pub(super) fn open_fresh_link(&mut self, key: RemoteKey, now: Instant) -> Option<LinkId> {
-        if self.fresh_links.len() >= MAX_FRESH_LINKS {
+        if !self.has_room_for_fresh_link() {
             return None;
         }
+        let id = self.bind_link()?;
+        let query = MappingQuery::new(random(&mut self.rng), now);
+        self.keep_fresh_link(key, id, Some(query), now);
+        self.ask_mappings(now);
+        Some(id)
+    }
+
+    pub(super) fn has_room_for_fresh_link(&self) -> bool {
+        self.fresh_links.len() < MAX_FRESH_LINKS
+    }
+
+    pub(super) fn keep_fresh_link(
+        &mut self,
+        key: RemoteKey,
+        id: LinkId,
+        query: Option<MappingQuery>,
+        now: Instant,
+    ) {
+        self.fresh_links.insert(id, FreshLink { key, query, expires: now + FRESH_LINK_LIFE });
+        if let Some(remote) = self.remotes.get_mut(&key) {
+            remote.links.push(id);
+        }
+    }
+
+    /// Binds another local port, in the family in which the server sees us.
+    pub(super) fn bind_link(&mut self) -> Option<LinkId> {
         let v4 = self.observed_is_v4();
         let any: SocketAddr =
             if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
@@ -140,15 +171,12 @@ impl Driver {
                 return None;
             }
         };
-        let id = LinkId(self.next_link);
-        self.next_link = self.next_link.checked_add(1).unwrap_or(1);
-        self.parts.socket.add_link(id, bound);
-        let query = MappingQuery::new(random(&mut self.rng), now);
-        self.fresh_links.insert(id, FreshLink { key, query, expires: now + FRESH_LINK_LIFE });
-        if let Some(remote) = self.remotes.get_mut(&key) {
-            remote.links.push(id);
+        let mut id = LinkId(self.next_link);
+        while self.fresh_links.contains_key(&id) || self.ports.owns(id) {
+            id = LinkId(id.0.checked_add(1).unwrap_or(1));
         }
-        self.ask_mappings(now);
+        self.next_link = id.0.checked_add(1).unwrap_or(1);
+        self.parts.socket.add_link(id, bound);
         Some(id)
     }
 
@@ -156,7 +184,7 @@ impl Driver {
         let v4 = self.observed_is_v4();
         let Some(server) = self.parts.server.udp.iter().find(|addr| addr.is_ipv4() == v4) else { return };
         for (id, fresh) in &mut self.fresh_links {
-            while let Some(request) = fresh.query.poll_transmit(now) {
+            while let Some(request) = fresh.query.as_mut().and_then(|query| query.poll_transmit(now)) {
                 if let Some(link) = self.parts.socket.link(*id) {
                     let _ = link.send_datagram(*server, &request);
                 }
@@ -170,7 +198,9 @@ impl Driver {
             return false;
         }
         let Some(fresh) = self.fresh_links.get_mut(&link) else { return false };
-        let Some(mapped) = fresh.query.handle_answer(payload) else { return false };
+        let Some(mapped) = fresh.query.as_mut().and_then(|query| query.handle_answer(payload)) else {
+            return false;
+        };
         let key = fresh.key;
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.agent.add_link(link, PathKind::Direct, now);
@@ -181,7 +211,8 @@ impl Driver {
 
     pub(super) fn fresh_links_timeout(&self) -> Option<Instant> {
         self.fresh_links.values().fold(None, |next, fresh| {
-            earliest(next, earliest(fresh.query.poll_timeout(), Some(fresh.expires)))
+            let query = fresh.query.as_ref().and_then(MappingQuery::poll_timeout);
+            earliest(next, earliest(query, Some(fresh.expires)))
         })
     }
 
