@@ -30,6 +30,15 @@ fn main() {
     samples::opens()
         .iter()
         .for_each(|(name, it)| seed("between_peers", name, &[&[7], &frame(it)[..]].concat()));
+    samples::to_gateway()
+        .iter()
+        .for_each(|(name, it)| seed("visitors", name, &[&[7], &frame(it)[..]].concat()));
+    samples::from_gateway()
+        .iter()
+        .for_each(|(name, it)| seed("visitors", name, &[&[7], &frame(it)[..]].concat()));
+    samples::visitors()
+        .iter()
+        .for_each(|(name, it)| seed("visitors", name, &[&[7], &frame(it)[..]].concat()));
     samples::offers().iter().for_each(|(name, it)| seed("signals", name, &body(it)));
     samples::offers()
         .iter()
@@ -43,8 +52,49 @@ fn main() {
         seed("path_agent", name, &[&[1, 0, 0, 3, 0, 6, length, 0, 6], &datagram[..]].concat());
     }
     relay_frames();
+    http_heads();
     machines();
     texts();
+}
+
+fn http_heads() {
+    let host = "Host: nas.example.test:81\r\n";
+    for (name, text) in [
+        (
+            "get",
+            format!(
+                "GET /a?b HTTP/1.1\r\n{host}Accept: */*\r\nConnection: keep-alive, x-drop\r\nX-Drop: 1\r\n\r\n"
+            ),
+        ),
+        ("post", format!("POST / HTTP/1.1\r\n{host}Content-Length: 5\r\nExpect: 100-continue\r\n\r\nhello")),
+        (
+            "chunked",
+            format!(
+                "PUT / HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\nTE: trailers\r\n\r\n5\r\nhello\r\n"
+            ),
+        ),
+        ("websocket", format!("GET / HTTP/1.1\r\n{host}Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n\0")),
+        ("absolute", format!("GET http://nas.example.test:81/a HTTP/1.0\r\n{host}Forwarded: for=x\r\n\r\n")),
+        (
+            "smuggle",
+            format!(
+                "GET / HTTP/1.1\r\n{host}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            ),
+        ),
+        (
+            "answer",
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Domain=example.test\r\nContent-Length: 2\r\n\r\nok"
+                .to_owned(),
+        ),
+        (
+            "agreed",
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n"
+                .to_owned(),
+        ),
+        ("chunks", "5;a=\"b\"\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n".to_owned()),
+    ] {
+        seed("http_head", name, text.as_bytes());
+    }
 }
 
 fn relay_frames() {

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto::name::ShareName;
-use relay::program::{Ending, Failure, GlobalArgs, Report, VERSION};
+use proto::tunnel::proxy::Cidr;
+use proto::wire::gateway::is_host;
+use relay::program::{Ending, Failure, GlobalArgs, NoSecret, Report, Secret, VERSION};
 
 use crate::server_url::ServerUrl;
 use crate::store::Alias as AliasName;
@@ -19,7 +21,9 @@ and on the other one, with the line that this prints
 
 const SHARE_EXAMPLE: &str = "\
 Example: share a web server through a rendezvous of your own
-  peer share 8000 --server http://203.0.113.1:8080";
+  peer share 8000 --server http://203.0.113.1:8080
+and the same for any browser, at http://nas.example.com:8080/ if that is the server's domain
+  peer share 8000 --server http://203.0.113.1:8080 --public --name nas";
 
 const CONNECT_EXAMPLE: &str = "\
 Example: reach what is shared under this ticket at port 9000 of this machine
@@ -83,9 +87,32 @@ pub struct Share {
     )]
     pub server: Option<ServerUrl>,
 
-    /// Name of the share [default: three random words]
+    /// Name of the share; with --public also its name on the server [default: random words]
     #[arg(long, value_name = "NAME")]
     pub name: Option<ShareName>,
+
+    /// Show the first target, a web server, to the world: at http(s)://NAME.DOMAIN/ of the server
+    ///
+    /// The server sees these visitors' requests and the answers in clear.
+    #[arg(long)]
+    pub public: bool,
+
+    /// What the local server gets as Host from public visitors; `preserve` keeps what they asked for
+    /// [default: the target's host:port]
+    #[arg(long, value_name = "HOST", value_parser = host_header, verbatim_doc_comment)]
+    pub host_header: Option<HostHeader>,
+
+    /// User and password that public visitors need; @FILE reads them from a file
+    #[arg(long, value_name = "USER:PASS", value_parser = credentials, hide_env_values = true)]
+    pub auth: Option<Secret>,
+
+    /// Addresses that public visitors may come from (repeatable) [default: all]
+    #[arg(long, value_name = "CIDR")]
+    pub allow_ip: Vec<Cidr>,
+
+    /// Admission to a private server; @FILE reads it from a file
+    #[arg(long, value_name = "TOKEN", hide_env_values = true)]
+    pub token: Option<Secret>,
 
     /// A new identity and ticket for this run
     #[arg(long)]
@@ -98,6 +125,42 @@ pub struct Share {
     /// Do not ask the router to map a port (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub no_portmap: bool,
+}
+
+/// What a local server gets as `Host`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostHeader {
+    /// What the visitor asked for.
+    Preserve,
+    /// This.
+    Is(String),
+}
+
+/// Why a text is no host.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a host such as localhost:8080, or `preserve`")]
+struct NotAHost;
+
+fn host_header(text: &str) -> Result<HostHeader, NotAHost> {
+    match text {
+        "preserve" => Ok(HostHeader::Preserve),
+        host if is_host(host) => Ok(HostHeader::Is(host.to_owned())),
+        _ => Err(NotAHost),
+    }
+}
+
+/// Why a text names no user and password.
+#[derive(Debug, thiserror::Error)]
+enum NotCredentials {
+    #[error(transparent)]
+    NoSecret(#[from] NoSecret),
+    #[error("expected a user and a password with a colon between them")]
+    NoColon,
+}
+
+fn credentials(text: &str) -> Result<Secret, NotCredentials> {
+    let secret: Secret = text.parse()?;
+    if secret.reveal().contains(':') { Ok(secret) } else { Err(NotCredentials::NoColon) }
 }
 
 /// The options of `peer connect`.

@@ -58,6 +58,15 @@ pub enum Error {
         /// What it said.
         why: String,
     },
+    /// The server is private, and we are nobody to it.
+    #[error(
+        "the server {url} is private and does not know this identity; ask its operator for a token, and give it with \
+         CULVERT_TOKEN or --token @FILE"
+    )]
+    NotAdmitted {
+        /// Its URL.
+        url: String,
+    },
     /// The offer went nowhere, or was refused.
     #[error("{}", dial_text(*.0))]
     Dial(DialFailure),
@@ -116,6 +125,7 @@ impl Error {
             Self::ServerUrl { .. }
             | Self::ServerChanged { .. }
             | Self::ServerRefused { .. }
+            | Self::NotAdmitted { .. }
             | Self::Dial(DialFailure::Refused(_))
             | Self::WrongPeer(_)
             | Self::Local(_) => false,
@@ -131,6 +141,7 @@ impl From<Error> for Failure {
             Error::ServerSilent { .. } => (Code::Unreachable, "server-silent"),
             Error::ServerChanged { .. } => (Code::NotAuthorised, "server-changed"),
             Error::ServerRefused { .. } => (Code::NotAuthorised, "server-refused"),
+            Error::NotAdmitted { .. } => (Code::NotAuthorised, "not-admitted"),
             Error::Dial(DialFailure::Offline) => (Code::Offline, "peer-offline"),
             Error::Dial(DialFailure::NoAnswer) => (Code::Offline, "peer-silent"),
             Error::Dial(DialFailure::Busy) => (Code::Failed, "busy"),

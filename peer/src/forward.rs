@@ -14,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 /// How much one read takes at the most: several GSO batches, so that system calls are few.
 const BUFFER: usize = 64 * 1024;
 
+/// How much the first one takes.
+const FIRST: usize = 8 * 1024;
+
 /// Bytes that have passed, as seen from the TCP side.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -59,7 +62,10 @@ pub async fn forward(
             let code = VarInt::from_u32(close::RESET);
             let _ = send.reset(code);
             let _ = recv.stop(code);
-            writer.abort();
+            // Who has all it wanted leaves an end, not a reset.
+            if ended != Ended::ResetByPeer(close::DONE.into()) {
+                writer.abort();
+            }
             ended
         }
     }
@@ -70,7 +76,7 @@ async fn tcp_to_quic(
     send: &mut SendStream,
     count: &AtomicU64,
 ) -> Result<(), Ended> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; FIRST];
     loop {
         let read = tokio::select! {
             biased;
@@ -88,6 +94,14 @@ async fn tcp_to_quic(
             | quinn::WriteError::ZeroRttRejected => Ended::Broken,
         })?;
         count.fetch_add(read as u64, Ordering::Relaxed);
+        grow(&mut buffer, read);
+    }
+}
+
+/// One that was filled is enlarged: most streams are short, and few are long.
+fn grow(buffer: &mut Vec<u8>, read: usize) {
+    if read == buffer.len() && read < BUFFER {
+        buffer.resize(BUFFER, 0);
     }
 }
 
@@ -104,7 +118,7 @@ async fn quic_to_tcp(
     writer: &mut dyn Outgoing,
     count: &AtomicU64,
 ) -> Result<(), Ended> {
-    let mut buffer = vec![0; BUFFER];
+    let mut buffer = vec![0; FIRST];
     loop {
         let read = recv.read(&mut buffer).await.map_err(|error| match error {
             quinn::ReadError::Reset(code) => Ended::ResetByPeer(code.into_inner()),
@@ -118,5 +132,6 @@ async fn quic_to_tcp(
         };
         writer.write_all(&buffer[..read]).await.map_err(|_| Ended::Broken)?;
         count.fetch_add(read as u64, Ordering::Relaxed);
+        grow(&mut buffer, read);
     }
 }

@@ -18,6 +18,7 @@ mod path_report;
 pub mod path_socket;
 mod ping;
 mod portmap;
+mod public;
 pub mod server_url;
 mod share;
 pub mod store;

@@ -9,6 +9,7 @@ use proto::machine::random;
 use proto::name::ShareName;
 use proto::proof::TicketSecret;
 use proto::ticket::{ServerHint, Ticket};
+use proto::tunnel::label;
 use proto::wire::VERSION;
 use proto::wire::peer::close;
 use rand_chacha::ChaCha12Rng;
@@ -20,10 +21,13 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::cli;
-use crate::endpoint::{Endpoint, EndpointConfig, EndpointEvent, ShareSpec, Standing, Visit, VisitorStream};
+use crate::endpoint::{
+    Endpoint, EndpointConfig, EndpointEvent, PublicShare, ShareSpec, Standing, Visit, VisitorStream,
+};
 use crate::error::Error;
 use crate::forward::{Counters, Ended, forward};
 use crate::path_report;
+use crate::public::{self, Notice, Public};
 use crate::store::{self, Store, StoredShare};
 use crate::target::TcpTarget;
 use crate::{embedded, trust};
@@ -36,7 +40,7 @@ struct ReadyFields<'a> {
     ticket: &'a str,
     peer_id: String,
     name: &'a str,
-    url: Option<String>,
+    url: Option<&'a str>,
     targets: Vec<String>,
 }
 
@@ -72,11 +76,14 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
     if !args.no_portmap {
         config = config.with_port_mapping();
     }
+    config.token = args.token.as_ref().map(|token| token.reveal().to_owned());
     let endpoint = Endpoint::bind(config, Arc::clone(&net))?;
     let (stored, fresh) = stored_share(&args, &store)?;
+    let public = public::describe(&args, &stored)?;
     let offered = Offered {
         ticket: ticket(&stored, hint, endpoint.peer_id()).to_text(),
-        name: stored.name.clone(),
+        name: public.as_ref().map_or_else(|| stored.name.clone(), |public| public.name.clone()),
+        public,
         embedded: server.is_some(),
         report: report.clone(),
         targets: args.targets,
@@ -104,6 +111,7 @@ async fn goodbye(endpoint: &Endpoint, server: Option<Server>) {
 fn stored_share(args: &cli::Share, store: &Store) -> Result<(StoredShare, bool), Failure> {
     let targets: Vec<String> = args.targets.iter().map(ToString::to_string).collect();
     let key = args.name.as_ref().map_or_else(|| key_of(&targets), |name| format!("name {name}"));
+    let nameless = args.public && args.name.is_none();
     let known = if args.ephemeral { None } else { store.share(&key)? };
     let is_over = |share: &StoredShare| share.expires.is_some_and(|at| at <= unix_now().as_secs());
     let fresh = known.as_ref().is_none_or(is_over);
@@ -113,7 +121,12 @@ fn stored_share(args: &cli::Share, store: &Store) -> Result<(StoredShare, bool),
         None => new_share(args.name.clone()),
     };
     let expires = args.expires.map(|life| unix_now().saturating_add(life).as_secs());
-    if fresh || share.targets != targets || expires.is_some() {
+    let unnamed = nameless && share.public_name.is_none();
+    if unnamed {
+        let mut rng = ChaCha12Rng::from_seed(EndpointConfig::random_seed());
+        share.public_name = Some(label::unguessable(&mut rng).to_string());
+    }
+    if fresh || unnamed || share.targets != targets || expires.is_some() {
         share.targets = targets;
         share.expires = expires.or(share.expires);
         if !args.ephemeral {
@@ -143,6 +156,7 @@ fn new_share(name: Option<ShareName>) -> StoredShare {
         targets: Vec::new(),
         share: random(&mut rng),
         name: name.to_string(),
+        public_name: None,
         ticket: random(&mut rng),
         secret: random(&mut rng),
         expires: None,
@@ -167,10 +181,30 @@ fn unix_now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// How far a share has come.
+struct Progress {
+    registered: bool,
+    url: Option<String>,
+    ready: bool,
+}
+
+async fn next(notices: &mut Option<mpsc::Receiver<Notice>>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.recv().await,
+        None => None,
+    }
+}
+
+fn stopped() -> Failure {
+    Error::Local("the endpoint has stopped".into()).into()
+}
+
 /// What is shared, and everything that serving it takes.
 struct Offered {
     ticket: String,
     name: String,
+    /// How it is shown to the world, where it is.
+    public: Option<PublicShare>,
     embedded: bool,
     report: Report,
     targets: Vec<TcpTarget>,
@@ -199,45 +233,86 @@ impl Offered {
         }
         let this = Arc::new(self);
         tokio::spawn(Arc::clone(&this).receive(visits));
-        this.tell(&mut events).await
+        let notices = this.publish();
+        this.tell(&mut events, notices).await
+    }
+
+    /// Shows the first target to the world, where it is to be; what becomes of that comes out of the receiver.
+    fn publish(&self) -> Option<mpsc::Receiver<Notice>> {
+        let (share, target) = (self.public.clone()?, self.targets.first()?.clone());
+        let (notices, receiver) = mpsc::channel(16);
+        let public = Public::new(target, Arc::clone(&self.net), self.report.clone(), share.name.clone());
+        tokio::spawn(Arc::new(public).serve(self.endpoint.publish(share), notices));
+        Some(receiver)
     }
 
     /// Prints what happens.
-    async fn tell(&self, events: &mut broadcast::Receiver<EndpointEvent>) -> Failure {
-        let mut ready = false;
+    async fn tell(
+        &self,
+        events: &mut broadcast::Receiver<EndpointEvent>,
+        mut notices: Option<mpsc::Receiver<Notice>>,
+    ) -> Failure {
+        let mut progress = Progress { registered: false, url: None, ready: false };
         let mut standing = self.endpoint.standing();
         loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                changed = standing.changed() => {
-                    if changed.is_err() {
-                        return Error::Local("the endpoint has stopped".into()).into();
+            let gone = tokio::select! {
+                event = events.recv() => self.tell_event(event, &mut progress),
+                Some(notice) = next(&mut notices) => self.tell_notice(notice, &mut progress),
+                changed = standing.changed() => match &*standing.borrow_and_update() {
+                    Standing::Failed(error) => Some(error.clone().into()),
+                    standing @ (Standing::Starting | Standing::Up | Standing::Down) => {
+                        self.print_standing(standing, progress.ready);
+                        changed.is_err().then(stopped)
                     }
-                    self.print_standing(&standing.borrow_and_update(), ready);
-                    continue;
-                }
+                },
             };
-            match event {
-                Ok(EndpointEvent::Registered(_)) if !ready => {
-                    ready = true;
-                    self.print_ready();
-                }
-                Ok(EndpointEvent::Registered(_)) => self.report.line("Registered again."),
-                Ok(EndpointEvent::Displaced(_)) => self.report.line(
-                    "Another `peer share` of the same identity shares the same now: new visitors go there until it \
-                     ends.",
-                ),
-                Ok(EndpointEvent::OfferRefused { peer, .. }) => self.report.line(format_args!(
-                    "{} was not let in: its ticket is not, or no longer, good here.",
-                    peer.short()
-                )),
-                Ok(EndpointEvent::Path(path)) => path_report::print(&self.report, &path, self.started),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => {
-                    return Error::Local("the endpoint has stopped".into()).into();
-                }
+            if let Some(failure) = gone {
+                return failure;
+            }
+            if !progress.ready && progress.registered && progress.url.is_some() == self.public.is_some() {
+                progress.ready = true;
+                self.print_ready(progress.url.as_deref());
             }
         }
+    }
+
+    fn tell_event(
+        &self,
+        event: Result<EndpointEvent, broadcast::error::RecvError>,
+        progress: &mut Progress,
+    ) -> Option<Failure> {
+        match event {
+            Ok(EndpointEvent::Registered(_)) if !progress.ready => progress.registered = true,
+            Ok(EndpointEvent::Registered(_)) => self.report.line("Registered again."),
+            Ok(EndpointEvent::Displaced(_)) => self.report.line(
+                "Another `peer share` of the same identity shares the same now: new visitors go there until it \
+                 ends.",
+            ),
+            Ok(EndpointEvent::OfferRefused { peer, .. }) => self.report.line(format_args!(
+                "{} was not let in: its ticket is not, or no longer, good here.",
+                peer.short()
+            )),
+            Ok(EndpointEvent::Path(path)) => path_report::print(&self.report, &path, self.started),
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return Some(stopped()),
+        }
+        None
+    }
+
+    fn tell_notice(&self, notice: Notice, progress: &mut Progress) -> Option<Failure> {
+        match notice {
+            Notice::Published(url) if progress.url.is_none() => progress.url = Some(url),
+            Notice::Published(_) => self.report.line("Public again."),
+            Notice::Displaced => {
+                self.report.line("Another `peer share` of the same identity has the public visitors now.");
+            }
+            // Once it was public, it will be again.
+            Notice::Refused(why) if progress.ready => {
+                self.report.warning(format_args!("not public right now: {why}"));
+            }
+            Notice::Refused(why) => return Some(why),
+        }
+        None
     }
 
     fn print_standing(&self, standing: &Standing, ready: bool) {
@@ -246,7 +321,7 @@ impl Offered {
         }
     }
 
-    fn print_ready(&self) {
+    fn print_ready(&self, url: Option<&str>) {
         let targets: Vec<String> = self.targets.iter().map(ToString::to_string).collect();
         self.report.event(
             "ready",
@@ -254,7 +329,7 @@ impl Offered {
                 ticket: &self.ticket,
                 peer_id: self.endpoint.peer_id().to_string(),
                 name: &self.name,
-                url: None,
+                url,
                 targets: targets.clone(),
             },
         );
@@ -266,6 +341,11 @@ impl Offered {
             );
         }
         self.report.line(format_args!("Sharing {} as {}.", style.bold(targets.join(", ")), self.name));
+        if let Some(url) = url {
+            self.report
+                .line("Any browser finds it at this address, and the server sees what they say in clear:");
+            self.report.line(format_args!("\n  {}\n", style.green(url)));
+        }
         self.report.line("Whoever has this line gets in; on the other machine, run");
         self.report.line(format_args!("\n  {}\n", style.green(format_args!("peer connect {}", self.ticket))));
     }

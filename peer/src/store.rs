@@ -30,6 +30,9 @@ pub struct StoredShare {
     pub share: [u8; 8],
     /// Its name.
     pub name: String,
+    /// Its name on servers, where it was public under a name that nobody chose: it can't be guessed.
+    #[serde(default)]
+    pub public_name: Option<String>,
     /// Its ticket's id.
     #[serde(with = "hex")]
     pub ticket: [u8; 8],

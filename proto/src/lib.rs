@@ -4,6 +4,7 @@
 //! answer `None`, then `poll_timeout` says when `handle_timeout` wants to be called. A driver drains one
 //! input's output before it hands in the next.
 
+pub mod admission;
 pub mod candidate;
 pub mod dial;
 pub mod doorman;

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use crate::admission::Admission;
 use crate::candidate::canonical;
 use crate::id::{Instance, PeerId, ShareId};
 use crate::limit::Rate;
@@ -41,6 +42,8 @@ pub struct MatchmakerConfig {
     pub silence: Duration,
     /// How long the hello may take.
     pub hello: Duration,
+    /// Who may register shares. Who only connects to one needs its ticket and nothing else.
+    pub admission: Admission,
     /// Sent with each welcome.
     pub udp_alternate: Vec<SocketAddr>,
     /// Sent with each welcome.
@@ -59,6 +62,7 @@ impl Default for MatchmakerConfig {
             exchange: Duration::from_secs(30),
             silence: Duration::from_secs(60),
             hello: Duration::from_secs(5),
+            admission: Admission::default(),
             udp_alternate: Vec::new(),
             relays: Vec::new(),
         }
@@ -100,6 +104,7 @@ pub struct MatchmakerStats {
 struct Session {
     peer: PeerId,
     instance: Option<Instance>,
+    admitted: bool,
     observed: SocketAddr,
     shares: BTreeSet<ShareId>,
     exchanges: VecDeque<Nonce>,
@@ -163,6 +168,7 @@ impl Matchmaker {
             Session {
                 peer,
                 instance: None,
+                admitted: false,
                 observed: canonical(observed),
                 shares: BTreeSet::new(),
                 exchanges: VecDeque::new(),
@@ -209,9 +215,11 @@ impl Matchmaker {
             session.silent_at = now + silence;
         }
         match message {
-            ToServer::Hello { version, instance, token: _ } if !greeted && version == VERSION => {
+            ToServer::Hello { version, instance, token } if !greeted && version == VERSION => {
+                session.admitted = self.config.admission.admits(&session.peer, token.as_deref());
                 self.handle_hello(key, instance, now);
             }
+            ToServer::Register { .. } if greeted && !session.admitted => self.cut(key, close::NOT_ADMITTED),
             ToServer::Register { share } if greeted => self.register(key, share),
             ToServer::Unregister { share } if greeted => self.unregister(key, share),
             ToServer::Offer { to, offer } if greeted => {

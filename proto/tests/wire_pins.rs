@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use data_encoding::HEXLOWER;
 use proto::candidate::CandidateKind;
 use proto::stun::{self, Preview, Role};
+use proto::wire::gateway::{NotPublished, Scheme};
 use proto::wire::peer::{Hello, TargetKind, Welcome};
 use proto::wire::session::{FromServer, ToServer, Undeliverable};
 use proto::wire::signal::{Refusal, Username};
@@ -109,6 +110,19 @@ fn the_bytes_between_peers_are_pinned() {
 }
 
 #[test]
+fn the_bytes_between_sharers_and_gateways_are_pinned() {
+    let mut written = bodies(&samples::to_gateway());
+    written.extend(bodies(&samples::from_gateway()));
+    written.extend(bodies(&samples::visitors()));
+    check_pins("gateway.txt", include_str!("pins/gateway.txt"), &written);
+    check_complete(&samples::to_gateway());
+    check_complete(&samples::from_gateway());
+    check_reading(samples::to_gateway());
+    check_reading(samples::from_gateway());
+    check_reading(samples::visitors());
+}
+
+#[test]
 fn the_numbers_of_reasons_and_kinds_are_pinned() {
     assert_eq!(
         variants::<Refusal>(),
@@ -117,6 +131,14 @@ fn the_numbers_of_reasons_and_kinds_are_pinned() {
     );
     assert_eq!(variants::<Undeliverable>(), ["Offline", "Busy"], "new reasons go last");
     assert_eq!(variants::<TargetKind>(), ["Tcp", "Udp"], "new kinds of targets go last");
+    assert_eq!(variants::<Scheme>(), ["Http", "Https"], "new schemes go last");
+    let reasons: Vec<_> =
+        (0..128_u8).map_while(|tag| postcard::from_bytes::<NotPublished>(&[tag, 0]).ok()).collect();
+    assert_eq!(
+        format!("{reasons:?}"),
+        "[InvalidName, Reserved, Taken, TooMany([]), Busy, BadSignature, NotAdmitted, NotKept]",
+        "new reasons go last"
+    );
     assert_eq!(
         variants::<CandidateKind>(),
         ["Host", "PeerReflexive", "Mapped", "Reflexive"],

@@ -26,6 +26,7 @@ pub mod exit;
 pub mod identity;
 pub mod logging;
 pub mod report;
+mod secret;
 pub mod signals;
 pub mod state;
 mod version;
@@ -37,6 +38,7 @@ pub use args::GlobalArgs;
 pub use config::Loader;
 pub use exit::{Code, Ending, Exit, Failure};
 pub use report::Report;
+pub use secret::{NoSecret, Secret};
 pub use signals::{Reason, Shutdown};
 pub use version::{COMMIT, VERSION, version_text};
 

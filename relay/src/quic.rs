@@ -50,10 +50,18 @@ const STREAMS: u32 = 10_000;
 /// Datagrams are a byte to wake the connection, and echoes.
 const DATAGRAM_BUFFER: usize = 64 * 1024;
 
-/// A session's messages are small, and a server has tens of thousands of sessions.
-const SESSION_STREAM_WINDOW: u32 = 64 * 1024;
+/// A session's messages are small, and a server has tens of thousands of sessions. A connection for visitors
+/// is accepted as one, so this is a visitor's window too: 40 Mbit/s at 50 ms.
+const SESSION_STREAM_WINDOW: u32 = 256 * 1024;
 const SESSION_WINDOW: u32 = 256 * 1024;
 const SESSION_STREAMS: u32 = 16;
+
+/// Credit for every visitor's window, so that those who do not read starve nobody.
+const VISITORS_WINDOW: u32 = STREAMS * SESSION_STREAM_WINDOW;
+
+/// A sharer that is gone is missed for so long at the most; two signs of life may be lost.
+const VISITORS_IDLE: Duration = Duration::from_secs(20);
+const VISITORS_SIGN_OF_LIFE: Duration = Duration::from_secs(6);
 
 /// Handshakes not yet accepted: beyond these a new one is refused, not queued.
 const MAX_INCOMING: usize = 4096;
@@ -146,6 +154,26 @@ pub fn session_transport() -> TransportConfig {
         .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER);
     config
+}
+
+/// How a sharer's connection for visitors behaves, at the sharer. Its congestion control is the caller's.
+pub fn visitors_transport() -> TransportConfig {
+    let mut config = common(VISITORS_IDLE);
+    config
+        .keep_alive_interval(Some(VISITORS_SIGN_OF_LIFE))
+        .stream_receive_window(VarInt::from_u32(SESSION_STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(VISITORS_WINDOW))
+        .send_window(SEND_WINDOW)
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    config
+}
+
+/// Gives a connection that a server has accepted what visitors need, where it is one for them.
+pub fn widen_for_visitors(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u32(VISITORS_WINDOW));
+    connection.set_send_window(SEND_WINDOW);
 }
 
 fn common(idle: Duration) -> TransportConfig {

@@ -1,4 +1,5 @@
-//! Who gets a QUIC session: the accept loop, and one task for each connection.
+//! Who gets a QUIC connection: the accept loop, and one task for each. A session is served here, a sharer's
+//! connection for visitors is the gateway's.
 //!
 //! Every choice between futures has an order, so that a simulated run repeats from its seed.
 //!
@@ -8,10 +9,12 @@
 
 use std::sync::Arc;
 
+use proto::id::PeerId;
 use proto::limit::PrefixLimiter;
-use proto::wire::session::{ALPN, ToServer, close};
-use proto::wire::{Deframer, parse};
+use proto::wire::session::{self, ToServer, close};
+use proto::wire::{Deframer, gateway, parse};
 use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use relay::gateway::Gateway;
 use relay::tls;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -32,6 +35,7 @@ const READ: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) gateway: Arc<Gateway>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) limits: Limits,
 }
@@ -119,11 +123,17 @@ impl Gate {
             self.counters.handshakes_failed.add();
             return;
         };
-        let right_protocol = tls::alpn(&connection).as_deref() == Some(ALPN);
-        let (true, Some(peer)) = (right_protocol, tls::peer_id(&connection)) else {
-            connection.close(VarInt::from_u32(close::PROTOCOL), b"");
-            return;
+        let Some(peer) = tls::peer_id(&connection) else {
+            return connection.close(VarInt::from_u32(close::PROTOCOL), b"");
         };
+        match tls::alpn(&connection).as_deref() {
+            Some(session::ALPN) => self.serve_session(peer, connection).await,
+            Some(gateway::ALPN) => self.gateway.receive(connection, peer).await,
+            Some(_) | None => connection.close(VarInt::from_u32(close::PROTOCOL), b""),
+        }
+    }
+
+    async fn serve_session(&self, peer: PeerId, connection: Connection) {
         let (seat, frames) = self.sessions.connected(peer, &connection);
         tracing::debug!(%peer, remote = %connection.remote_address(), "session opened");
         self.converse(&seat, &connection, frames).await;

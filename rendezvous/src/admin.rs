@@ -66,6 +66,7 @@ fn metrics(stats: &Stats) -> String {
     let Stats { http_answered: answered, http_rejected: rejected, http_broken: broken, .. } = *stats;
     HttpStats { answered, rejected, broken, refused: stats.http_refused }.write(&mut out);
     write_gateway(&stats.gateway, &mut out);
+    write_sharers(&stats.gateway, &mut out);
     write_tunnels(&stats.gateway, &mut out);
     if let Some(relay) = &stats.relay {
         relay::server::write_metrics(relay, &mut out);
@@ -152,6 +153,9 @@ fn write_gateway(stats: &GatewayStats, out: &mut Metrics) {
             ("slow_reader", stats.slow_readers),
             ("full", stats.crowded),
             ("full_each", stats.crowded_each),
+            ("forbidden", stats.forbidden),
+            ("unauthorized", stats.unauthorized),
+            ("guesses", stats.guesses_limited),
         ],
     );
     out.single("gateway_cut_total", "Answers that broke off in the middle.", stats.cut);
@@ -160,6 +164,18 @@ fn write_gateway(stats: &GatewayStats, out: &mut Metrics) {
         "Bytes of content, by direction as the visitor sees it.",
         "direction",
         &[("up", stats.bytes_in), ("down", stats.bytes_out)],
+    );
+}
+
+fn write_sharers(stats: &GatewayStats, out: &mut Metrics) {
+    out.single("gateway_sharers", "Connections of sharers for visitors now.", stats.sharers as u64);
+    out.single("gateway_names_served", "Names that sharers serve now.", stats.served as u64);
+    out.single("gateway_names_claimed", "Names that belong to a key.", stats.claimed as u64);
+    out.labelled(
+        "gateway_publications_total",
+        "Shares shown to the world, by what became of them.",
+        "result",
+        &[("published", stats.published), ("refused", stats.publications_refused)],
     );
 }
 

@@ -4,10 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use hyper::Uri;
+use proto::admission::Admission;
+use proto::id::PeerId;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::{MAX_URL, RelayHint};
 use relay::gateway::TunnelPorts;
-use relay::program::{Failure, GlobalArgs, VERSION, state};
+use relay::program::{Failure, GlobalArgs, Secret, VERSION, state};
 
 use crate::config::{Alternate, Bind, Relaying, ServerConfig};
 
@@ -80,10 +82,18 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:8080")]
     http: SocketAddr,
 
-    /// Durable state: the server's identity
+    /// Durable state: the server's identity, the names that sharers have claimed
     /// [default: culvert/rendezvous in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
     data: Option<PathBuf>,
+
+    /// Who brings this may share here, and others may not; @FILE reads it from a file
+    #[arg(long, value_name = "TOKEN", hide_env_values = true)]
+    token: Option<Secret>,
+
+    /// An identity that may share here, and others may not (repeatable)
+    #[arg(long, value_name = "PEER_ID")]
+    allow: Vec<PeerId>,
 
     /// /metrics (Prometheus), /healthz, /readyz
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9090")]
@@ -130,6 +140,7 @@ impl Serve {
             apex: self.apex,
             trusted_proxies: self.trusted_proxy,
             tunnel_ports: Some(self.tunnel_ports),
+            admission: Admission::new(self.token.as_ref().map(Secret::reveal), self.allow),
             echo: !self.no_echo,
             relay: if self.no_relay || !self.relay.is_empty() {
                 Relaying::Elsewhere(self.relay)
@@ -225,6 +236,8 @@ mod tests {
             "::1",
             "--tunnel-ports",
             "1000-1001",
+            "--token",
+            "secret",
         ]);
         let config = config.unwrap();
         let at = |text: &str| Bind::exactly(text.parse().unwrap());
@@ -234,6 +247,8 @@ mod tests {
         assert_eq!(config.admin, Some(at("127.0.0.1:3")));
         assert_eq!(config.udp_alternate, Alternate::At(vec![at("127.0.0.1:4"), at("127.0.0.2:5")]));
         assert!(!config.echo);
+        assert!(config.admission.admits(&PeerId::from_bytes([1; 32]), Some("secret")));
+        assert!(!config.admission.admits(&PeerId::from_bytes([1; 32]), None));
         assert_eq!(config.apex, ["gate.example.net"]);
         assert_eq!(config.trusted_proxies, ["10.0.0.0/8".parse().unwrap(), "::1".parse().unwrap()]);
         assert_eq!(config.tunnel_ports, Some(TunnelPorts { from: 1000, to: 1001 }));
@@ -260,7 +275,7 @@ mod tests {
         };
         assert_eq!(elsewhere(&[]), None);
         assert_eq!(elsewhere(&["--no-relay"]), Some(vec![]));
-        let peer_id = proto::id::PeerId::from_bytes([7; 32]);
+        let peer_id = PeerId::from_bytes([7; 32]);
         let url = "https://relay.example.com/relay";
         let named = format!("{url}#{peer_id}");
         let hint = RelayHint { url: url.to_owned(), peer_id };
@@ -273,7 +288,6 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_yet_is_refused() {
-        assert_eq!(parse(&["--token", "x"]).unwrap_err(), Code::Usage);
         assert_eq!(parse(&["--https", "[::]:443"]).unwrap_err(), Code::Usage);
     }
 }

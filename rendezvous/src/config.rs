@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use proto::admission::Admission;
 use proto::limit::Rate;
 use proto::matchmaker::MatchmakerConfig;
 use proto::relay::RouterLimits;
+use proto::tunnel::names::NamesConfig;
 use proto::tunnel::pool::PoolConfig;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::RelayHint;
-use relay::gateway::{GatewayLimits, TunnelPorts};
+use relay::gateway::{Claims, GatewayLimits, TunnelPorts};
 pub use relay::listen::Bind;
 use std::time::Duration;
 
@@ -61,6 +63,8 @@ pub struct Limits {
     pub gateway: GatewayLimits,
     /// localtunnel's clients.
     pub tunnels: PoolConfig,
+    /// Names that keys claim.
+    pub names: NamesConfig,
     /// TCP connections to the operator's side.
     pub admin_connections: usize,
     /// How long a client may take to send the head of a request for one of the server's own pages.
@@ -80,6 +84,7 @@ impl Default for Limits {
             queue: 256,
             gateway: GatewayLimits::default(),
             tunnels: PoolConfig::default(),
+            names: NamesConfig::default(),
             admin_connections: 64,
             http_head: Duration::from_secs(10),
             http_life: Duration::from_secs(60),
@@ -108,6 +113,10 @@ pub struct ServerConfig {
     pub trusted_proxies: Vec<Cidr>,
     /// The ports of localtunnel's clients; without them there are none.
     pub tunnel_ports: Option<TunnelPorts>,
+    /// Who may register shares, and show them to the world.
+    pub admission: Admission,
+    /// Where the names that keys claim are kept.
+    pub claims: Claims,
     /// Whether the `echo` datagram is answered.
     pub echo: bool,
     /// The relay.
@@ -133,6 +142,8 @@ impl Default for ServerConfig {
             apex: Vec::new(),
             trusted_proxies: Vec::new(),
             tunnel_ports: Some(TunnelPorts::DEFAULT),
+            admission: Admission::default(),
+            claims: Claims::default(),
             echo: true,
             relay: Relaying::Embedded(Box::default()),
             matchmaker: MatchmakerConfig::default(),

@@ -3,12 +3,16 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use relay::gateway::Claims;
 use relay::net::OsNet;
 use relay::program::{Failure, Reason, Report, Shutdown};
 use serde::Serialize;
 
 use crate::cli::{Cli, Command, Serve};
-use crate::{Server, identity};
+use crate::{Server, ServerConfig, identity};
+
+/// The file of the names that keys have claimed, in the directory of state.
+const NAMES: &str = "names.redb";
 
 /// Does what the command line says.
 ///
@@ -23,11 +27,15 @@ async fn serve(serve: Serve, report: Report) -> Result<Reason, Failure> {
     let shutdown = Shutdown::install()
         .map_err(|error| Failure::failed("no-signals", format_args!("cannot listen to signals: {error}")))?;
     let data = serve.data()?;
-    let key =
-        tokio::task::spawn_blocking(move || identity::load_or_create(&data)).await.map_err(|error| {
-            Failure::failed("no-identity", format_args!("cannot load the identity: {error}"))
-        })??;
-    let server = Server::start(serve.config(), &key, Arc::new(OsNet))?;
+    let state = tokio::task::spawn_blocking(move || {
+        let key = identity::load_or_create(&data)?;
+        Ok::<_, Failure>((key, Claims::open(&data.join(NAMES))?))
+    });
+    let (key, claims) = state
+        .await
+        .map_err(|error| Failure::failed("no-state", format_args!("cannot load the state: {error}")))??;
+    let config = ServerConfig { claims, ..serve.config() };
+    let server = Server::start(config, &key, Arc::new(OsNet))?;
     announce(&server, &report);
     let reason = shutdown.requested().await;
     report.line("Stopping: telling the sessions to come back.");

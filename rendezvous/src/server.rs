@@ -8,8 +8,9 @@ use hyper::Uri;
 use proto::id::PeerId;
 use proto::key::SecretKey;
 use proto::tunnel::host::Hosts;
+use proto::wire::gateway;
 use proto::wire::relay::PATH as RELAY;
-use proto::wire::session::{ALPN, MAX_HINTS, close};
+use proto::wire::session::{self, MAX_HINTS, close};
 use proto::wire::signal::RelayHint;
 use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
 use relay::gateway::{Gateway, GatewayConfig, NameUrls};
@@ -69,7 +70,7 @@ impl Server {
     pub fn start(config: ServerConfig, key: &SecretKey, net: Arc<dyn Net>) -> Result<Self, StartError> {
         let Bound { udp: (link, udp), alternates, http: (http_listener, http), admin } =
             Bound::new(&config, &*net)?;
-        let gateway = gateway_config(&config, http);
+        let gateway = gateway_config(&config, key.peer_id(), http);
         let counters = Arc::new(Counters::default());
         let udp_alternate: Vec<_> = alternates.iter().map(|(_, addr)| *addr).collect();
 
@@ -78,6 +79,7 @@ impl Server {
         let sockets = all.iter().map(|(link, _)| Arc::downgrade(link)).collect();
         let desk = Arc::new(Desk::new(config.echo, &all, Arc::clone(&counters)));
         let mut matchmaker = config.matchmaker;
+        matchmaker.admission = config.admission;
         matchmaker.udp_alternate = udp_alternate.iter().copied().take(MAX_HINTS).collect();
         let (relay, relays) = match config.relay {
             Relaying::Embedded(limits) => {
@@ -137,6 +139,7 @@ impl Server {
         self.tasks.spawn(async move { sessions.keep_time().await });
         let gate = Gate {
             sessions: Arc::clone(&self.sessions),
+            gateway: Arc::clone(&self.gateway),
             counters: Arc::clone(&self.counters),
             limits: limits.clone(),
         };
@@ -239,7 +242,7 @@ fn http_limits(limits: &Limits) -> HttpLimits {
 }
 
 /// The gateway of a server whose HTTP side is bound to `http`.
-fn gateway_config(config: &ServerConfig, http: SocketAddr) -> GatewayConfig {
+fn gateway_config(config: &ServerConfig, server: PeerId, http: SocketAddr) -> GatewayConfig {
     let (scheme, port) = match &config.public_url {
         Some(url) => (url.scheme_str().unwrap_or("http"), url.port_u16()),
         None => ("http", Some(http.port())),
@@ -252,6 +255,10 @@ fn gateway_config(config: &ServerConfig, http: SocketAddr) -> GatewayConfig {
         tunnel_ports: config.tunnel_ports,
         pool: config.limits.tunnels.clone(),
         trusted: config.trusted_proxies.clone(),
+        server,
+        admission: config.admission.clone(),
+        names: config.limits.names.clone(),
+        claims: config.claims.clone(),
         limits: config.limits.gateway.clone(),
         seed: config.seed.unwrap_or_else(random_seed),
     }
@@ -283,7 +290,7 @@ fn endpoint(
     let salt = [b"culvert session ", &bound.port().to_be_bytes()[..]].concat();
     let reset_key = ResetKey::derive(key, &salt);
     let config = quic::server_config(
-        tls::server_config(key, &[ALPN]),
+        tls::server_config(key, &[session::ALPN, gateway::ALPN]),
         &reset_key,
         Arc::new(transport()),
         Addresses::Real,
@@ -296,7 +303,7 @@ fn endpoint(
     )
 }
 
-/// A session is one stream, which the peer opens; nothing else is let in.
+/// A conversation is one stream, which the peer opens; nothing else is let in.
 fn transport() -> TransportConfig {
     let mut transport = quic::session_transport();
     transport

@@ -34,7 +34,7 @@ use tokio::task::AbortHandle;
 
 use super::accept::{Knock, Visit};
 use super::remote::{Introduction, Remote, RemoteKey};
-use super::server_session::{Attempt, Lost, SessionInput};
+use super::server_session::{Address, Attempt, Lost, SessionInput};
 use super::status::Status;
 use super::{EndpointEvent, ShareSpec, Standing, close_remote_later};
 use crate::error::Error;
@@ -89,6 +89,8 @@ pub(super) struct Parts {
     pub(super) events: broadcast::Sender<EndpointEvent>,
     /// To be notified when the router may be another one, where it maps ports for us.
     pub(super) router: Option<Arc<Notify>>,
+    pub(super) reached: watch::Sender<Option<Arc<Address>>>,
+    pub(super) token: Option<String>,
     pub(super) seed: [u8; 32],
 }
 
@@ -119,6 +121,8 @@ pub(super) struct Driver {
     /// The port that our router maps to us.
     mapped: Option<SocketAddr>,
     shares: BTreeMap<ShareId, Shared>,
+    /// Whether the server has ever registered one.
+    registered: bool,
     /// Dials that wait for the session.
     pending: Vec<PendingDial>,
     dials: Vec<Dialling>,
@@ -138,7 +142,13 @@ impl Driver {
     pub(super) fn new(parts: Parts) -> Self {
         let mut rng = ChaCha12Rng::from_seed(parts.seed);
         let now = tokio::time::Instant::now().into_std();
-        let session = Session::new(SessionConfig::default(), parts.instance, None, random(&mut rng), now);
+        let session = Session::new(
+            SessionConfig::default(),
+            parts.instance,
+            parts.token.clone(),
+            random(&mut rng),
+            now,
+        );
         let network = Network::look(&*parts.net, &parts.server.udp);
         Self {
             parts,
@@ -149,6 +159,7 @@ impl Driver {
             observed: None,
             mapped: None,
             shares: BTreeMap::new(),
+            registered: false,
             pending: Vec::new(),
             dials: Vec::new(),
             remotes: BTreeMap::new(),
@@ -263,6 +274,8 @@ impl Driver {
                 let starting = *self.parts.standing.borrow() == Standing::Starting;
                 match lost {
                     Lost::Final(error) if starting => self.fail(&error),
+                    // It greets everybody, and only then looks at what they want.
+                    Lost::Final(error @ Error::NotAdmitted { .. }) if !self.registered => self.fail(&error),
                     Lost::Final(error) => {
                         tracing::warn!(%error, "the server is asked again");
                         self.session.handle_lost(now);
@@ -379,6 +392,7 @@ impl Driver {
             server: self.parts.server.clone(),
             net: Arc::clone(&self.parts.net),
             inputs: self.parts.inputs.clone(),
+            reached: self.parts.reached.clone(),
         };
         self.link.task = Some(tokio::spawn(attempt.run()).abort_handle());
     }

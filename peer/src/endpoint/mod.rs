@@ -8,6 +8,7 @@ mod accept;
 mod dialing;
 mod driver;
 mod echo;
+mod publisher;
 mod remote;
 mod server_session;
 mod status;
@@ -36,9 +37,12 @@ use crate::error::Error;
 use crate::path_socket::PathSocket;
 use crate::portmap::PortMapper;
 use driver::{Command, Driver, Input};
+use publisher::Publisher;
+use server_session::Address;
 
 pub use accept::{Visit, VisitorStream};
 pub use echo::Echo;
+pub use publisher::{Exchange, PublicEvent, PublicShare};
 pub use status::{PathChange, PeerStatus, Status};
 
 /// How long a connection that was closed keeps its address: QUIC's closing period, three probe timeouts, on
@@ -57,6 +61,8 @@ pub struct EndpointConfig {
     /// Whether the router is asked to map the main socket's port (PCP, NAT-PMP, UPnP). That is this machine's own
     /// router, whatever network the endpoint is given.
     pub port_mapping: bool,
+    /// Admission to a private server, to share there.
+    pub token: Option<String>,
     /// Everything random that the endpoint's machines do comes from this.
     pub seed: [u8; 32],
 }
@@ -65,7 +71,7 @@ impl EndpointConfig {
     /// The usual: any port of both families, no port mapping, randomness of the system.
     pub fn new(key: Arc<SecretKey>, server: ServerHint) -> Self {
         let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        Self { key, server, bind, port_mapping: false, seed: Self::random_seed() }
+        Self { key, server, bind, port_mapping: false, token: None, seed: Self::random_seed() }
     }
 
     /// The same with port mapping, where the server is not on this machine or in its LAN: what is there is reached
@@ -161,6 +167,10 @@ struct Inner {
     standing: watch::Receiver<Standing>,
     events: broadcast::Sender<EndpointEvent>,
     mapper: Mutex<Option<PortMapper>>,
+    /// The server's identity, and where it was reached last.
+    server: PeerId,
+    reached: watch::Receiver<Option<Arc<Address>>>,
+    token: Option<String>,
 }
 
 impl Endpoint {
@@ -204,6 +214,8 @@ impl Endpoint {
         let (inputs, receiver) = mpsc::channel(1024);
         let (standing_tx, standing) = watch::channel(Standing::Starting);
         let (events, _) = broadcast::channel(1024);
+        let (reached_tx, reached) = watch::channel(None);
+        let server_id = config.server.peer_id;
         let driver = Driver::new(driver::Parts {
             me,
             instance,
@@ -216,6 +228,8 @@ impl Endpoint {
             standing: standing_tx,
             events: events.clone(),
             router: mapper.as_ref().map(PortMapper::again),
+            reached: reached_tx,
+            token: config.token.clone(),
             seed: seed(),
         });
         tokio::spawn(driver.run(receiver, datagrams));
@@ -225,7 +239,21 @@ impl Endpoint {
             tokio::spawn(pass_mappings_on(mapper.external(), inputs.downgrade()));
         }
         let mapper = Mutex::new(mapper);
-        let inner = Inner { me, instance, key: config.key, quinn, socket, inputs, standing, events, mapper };
+        let (key, token, server) = (config.key, config.token, server_id);
+        let inner = Inner {
+            me,
+            instance,
+            key,
+            quinn,
+            socket,
+            inputs,
+            standing,
+            events,
+            mapper,
+            server,
+            reached,
+            token,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -271,6 +299,25 @@ impl Endpoint {
         let (visits, receiver) = mpsc::channel(64);
         self.command(Command::Share { spec, visits }).await?;
         Ok(receiver)
+    }
+
+    /// Shows a share to the world, at the server's gateway, for as long as somebody listens to what becomes of
+    /// it.
+    pub fn publish(&self, share: PublicShare) -> mpsc::Receiver<PublicEvent> {
+        let (events, receiver) = mpsc::channel(64);
+        let publisher = Publisher {
+            key: Arc::clone(&self.inner.key),
+            instance: self.inner.instance,
+            server: self.inner.server,
+            token: self.inner.token.clone(),
+            quinn: self.inner.quinn.clone(),
+            reached: self.inner.reached.clone(),
+            share,
+            events,
+            rng: ChaCha12Rng::from_seed(EndpointConfig::random_seed()),
+        };
+        tokio::spawn(publisher.run());
+        receiver
     }
 
     /// Connects to a ticket's share.

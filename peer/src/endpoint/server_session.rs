@@ -13,12 +13,13 @@ use proto::wire::{self, Deframer};
 use relay::net::Net;
 use relay::quic;
 use relay::tls::{self, HandshakeFailure};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::close_remote_later;
 use super::driver::Input;
+use crate::congestion::PathEpoch;
 use crate::error::Error;
 use crate::locate;
 use crate::path_socket::PathSocket;
@@ -43,6 +44,8 @@ pub(super) struct Attempt {
     pub(super) server: ServerHint,
     pub(super) net: Arc<dyn Net>,
     pub(super) inputs: mpsc::WeakSender<Input>,
+    /// Where the server was reached, for its other services.
+    pub(super) reached: watch::Sender<Option<Arc<Address>>>,
 }
 
 /// What an attempt tells the driver.
@@ -66,10 +69,23 @@ pub(super) enum Lost {
     Final(Error),
 }
 
-/// Keeps a stable address for as long as the connection under it is wanted.
-struct Address {
+/// Keeps the server's stable address for as long as a connection under it is wanted.
+#[derive(Debug)]
+pub(super) struct Address {
     socket: Arc<PathSocket>,
     address: SocketAddr,
+}
+
+impl Address {
+    /// The address.
+    pub(super) const fn addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// How often its path has changed.
+    pub(super) fn epoch(&self) -> PathEpoch {
+        self.socket.epoch(self.address)
+    }
 }
 
 impl Drop for Address {
@@ -83,6 +99,8 @@ impl Attempt {
     pub(super) async fn run(self) {
         let lost = match self.dial().await {
             Ok((connection, address)) => {
+                let address = Arc::new(address);
+                self.reached.send_replace(Some(Arc::clone(&address)));
                 let lost = self.converse(&connection).await;
                 connection.close(close::DONE.into(), b"");
                 drop(address);
@@ -249,7 +267,9 @@ fn judge(error: &quinn::ConnectionError, url: &str, known: PeerId) -> Lost {
     match HandshakeFailure::of(error) {
         Some(HandshakeFailure::WrongServerKey) => Lost::Final(changed(url, known, "unknown".into())),
         Some(failure) => refused(&failure.to_string()),
-        None if closed_with(error, close::NOT_ADMITTED) => refused("it does not let this identity register"),
+        None if closed_with(error, close::NOT_ADMITTED) => {
+            Lost::Final(Error::NotAdmitted { url: url.to_owned() })
+        }
         None => Lost::Passing(error.to_string()),
     }
 }

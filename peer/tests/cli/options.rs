@@ -37,7 +37,9 @@ async fn what_does_not_exist_is_a_usage_error() {
     let home = Home::new();
     for args in [
         &["share"][..],
-        &["share", "8000", "--public"],
+        &["share", "8000", "--writable"],
+        &["share", "8000", "--host-header", "a b", "--public"],
+        &["share", "8000", "--allow-ip", "192.0.2.0/33", "--public"],
         &["share", "./folder"],
         &["share", "unix:/run/x"],
         &["share", "udp:53"],

@@ -46,9 +46,14 @@ pub(crate) struct FakeHttp {
 impl FakeServer {
     /// Speaks this protocol over QUIC.
     pub(crate) async fn start(alpn: &[u8]) -> Self {
+        Self::speaking(&[alpn]).await
+    }
+
+    /// Speaks these.
+    pub(crate) async fn speaking(alpns: &[&[u8]]) -> Self {
         let key = key();
         let reset = ResetKey::derive(&key, b"fake");
-        let tls = tls::server_config(&key, &[alpn]);
+        let tls = tls::server_config(&key, alpns);
         let config = server_config(tls, &reset, Arc::new(session_transport()), Addresses::Real);
         let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let udp = socket.local_addr().unwrap();
@@ -76,10 +81,15 @@ impl FakeServer {
         })
     }
 
+    /// The next connection.
+    pub(crate) async fn connection(&self) -> Connection {
+        soon("a connection", async { self.endpoint.accept().await.unwrap().await.unwrap() }).await
+    }
+
     /// The next peer that comes, after its hello and our welcome.
     pub(crate) async fn session(&self) -> FakeSession {
         soon("a session", async {
-            let connection = self.endpoint.accept().await.unwrap().await.unwrap();
+            let connection = self.connection().await;
             let peer = tls::peer_id(&connection).unwrap();
             let (send, recv) = connection.accept_bi().await.unwrap();
             let instance = Instance([0; 8]);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use proto::key::SecretKey;
 
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use pair::Pair;
 pub(crate) use program::{Home, Program};
 pub(crate) use server::Rendezvous;

@@ -6,16 +6,24 @@ use std::sync::Arc;
 use proto::id::PeerId;
 use proto::key::SecretKey;
 use proto::ticket::ServerHint;
+use relay::gateway::Claims;
 use relay::net::OsNet;
 use rendezvous::{Alternate, Bind, Server, ServerConfig};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::key;
+
+/// What a test wants otherwise than usual.
+pub(crate) type Change = fn(&mut ServerConfig);
 
 /// A server in a runtime of its own, which dies with it.
 #[derive(Debug)]
 pub(crate) struct Rendezvous {
     key: SecretKey,
+    change: Change,
+    /// Its names.
+    state: TempDir,
     udp: SocketAddr,
     http: SocketAddr,
     running: Option<(Runtime, Server)>,
@@ -28,6 +36,11 @@ impl Rendezvous {
     }
 
     pub(crate) fn with_key(key: SecretKey) -> Self {
+        Self::with(key, |_| ())
+    }
+
+    /// With a domain, and what else a test wants.
+    pub(crate) fn with(key: SecretKey, change: Change) -> Self {
         // Below the ports that the system gives out by itself: nobody takes it while the server is down.
         let udp = (0..100).find_map(|_| {
             let [low, high, ..] = peer::EndpointConfig::random_seed();
@@ -36,7 +49,8 @@ impl Rendezvous {
             std::net::UdpSocket::bind(addr).ok().map(|_| addr)
         });
         let http = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let mut server = Self { key, udp: udp.unwrap(), http, running: None };
+        let state = tempfile::tempdir().unwrap();
+        let mut server = Self { key, change, state, udp: udp.unwrap(), http, running: None };
         server.start_again();
         server
     }
@@ -45,13 +59,16 @@ impl Rendezvous {
     pub(crate) fn start_again(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.unwrap();
-        let config = ServerConfig {
+        let mut config = ServerConfig {
             udp: Bind::exactly(self.udp),
             udp_alternate: Alternate::At(Vec::new()),
             http: Bind::preferring(self.http),
             admin: None,
+            domain: "example.test".to_owned(),
+            claims: Claims::open(&self.state.path().join("names.redb")).unwrap(),
             ..ServerConfig::default()
         };
+        (self.change)(&mut config);
         let server = {
             let _inside = runtime.enter();
             Server::start(config, &self.key, Arc::new(OsNet)).unwrap()
@@ -69,6 +86,11 @@ impl Rendezvous {
             drop(server);
         });
         ended.join().unwrap();
+    }
+
+    /// What it has counted.
+    pub(crate) fn stats(&self) -> rendezvous::Stats {
+        self.running.as_ref().unwrap().1.stats()
     }
 
     pub(crate) fn url(&self) -> String {

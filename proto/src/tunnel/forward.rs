@@ -56,16 +56,26 @@ pub enum Framing {
     Chunked,
 }
 
+/// What a share changes of the requests to it. The default is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    /// The local server's `Host`, in the place of the visitor's.
+    pub host: Option<String>,
+    /// Whether `Authorization` was meant for the gateway, and ends there.
+    pub without_authorization: bool,
+}
+
 /// The request's head for the local server. `Host` is the first field, on a line that localtunnel's client
 /// finds to rewrite; the connection is for this exchange alone.
-pub fn request_head(request: &RequestHead, visit: &Visit) -> Vec<u8> {
+pub fn request_head(request: &RequestHead, visit: &Visit, rewrite: &Rewrite) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     put(&mut out, &[request.method.as_bytes(), b" ", &request.target, b" HTTP/1.1\r\n"]);
     let host = request.authority.as_str();
-    put_field(&mut out, "Host", host);
+    put_field(&mut out, "Host", rewrite.host.as_deref().unwrap_or(host));
     let dropped = named_by_connection(&request.fields);
     for field in &request.fields.0 {
-        let ours = OURS.iter().any(|name| field.name.replace('_', "-").eq_ignore_ascii_case(name));
+        let ours = OURS.iter().any(|name| reads_as(&field.name, name))
+            || rewrite.without_authorization && reads_as(&field.name, "authorization");
         if !ours && !is_dropped(field, &dropped) {
             put(&mut out, &[field.name.as_bytes(), b": ", &field.value, b"\r\n"]);
         }
@@ -144,6 +154,12 @@ pub fn response_head(
     (out, framing, keep_alive)
 }
 
+/// Whether some server takes the one name for the other.
+fn reads_as(name: &str, other: &str) -> bool {
+    let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
+    name.len() == other.len() && name.bytes().zip(other.bytes()).all(same)
+}
+
 fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }
@@ -183,10 +199,14 @@ mod tests {
     use super::*;
 
     fn request(fields: &str) -> String {
+        rewritten(fields, &Rewrite::default())
+    }
+
+    fn rewritten(fields: &str, rewrite: &Rewrite) -> String {
         let head = format!("GET /a HTTP/1.1\r\nhOsT: Nas.example.test:81\r\n{fields}\r\n");
         let request = RequestHead::parse(head.as_bytes()).unwrap();
         let visit = Visit::new("192.0.2.1".parse().unwrap(), &request, &[]);
-        String::from_utf8(request_head(&request, &visit)).unwrap()
+        String::from_utf8(request_head(&request, &visit, rewrite)).unwrap()
     }
 
     fn response(head: &str, version: Version) -> (String, Framing, bool) {
@@ -207,6 +227,15 @@ mod tests {
         );
         assert!(request("Content-Length: 5\r\n").contains("\r\nContent-Length: 5\r\nConnection: close\r\n"));
         assert!(request("transfer-encoding: chunked\r\n").contains("\r\nTransfer-Encoding: chunked\r\n"));
+    }
+
+    #[test]
+    fn a_share_chooses_its_host_and_keeps_its_password_from_the_local_server() {
+        let rewrite = Rewrite { host: Some("127.0.0.1:8080".to_owned()), without_authorization: true };
+        let out = rewritten("Authorization: Basic x\r\nA: b\r\n", &rewrite);
+        assert!(out.starts_with("GET /a HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nA: b\r\n"), "{out}");
+        assert!(out.contains("\r\nX-Forwarded-Host: Nas.example.test:81\r\n"), "{out}");
+        assert!(request("Authorization: Basic x\r\n").contains("\r\nAuthorization: Basic x\r\n"));
     }
 
     #[test]

@@ -276,6 +276,13 @@ pub(super) fn field(line: &[u8]) -> Result<Field, BadHead> {
     if value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
         return Err(BadHead::Control);
     }
+    // Not everybody takes a tab for white space, and these decide where a message ends.
+    if line.contains(&b'\t') && name.eq_ignore_ascii_case("content-length") {
+        return Err(BadHead::BadLength);
+    }
+    if line.contains(&b'\t') && name.eq_ignore_ascii_case("transfer-encoding") {
+        return Err(BadHead::BadEncoding);
+    }
     Ok(Field { name, value: value.to_vec() })
 }
 

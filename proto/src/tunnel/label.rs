@@ -49,6 +49,17 @@ pub fn asked_for(text: &str) -> Result<ShareName, NotForYou> {
     Ok(name)
 }
 
+/// Whether a key can claim the name.
+///
+/// # Errors
+/// Nobody can have it.
+pub fn claimable(name: &ShareName) -> Result<(), NotForYou> {
+    if is_reserved(name) {
+        return Err(NotForYou::Reserved);
+    }
+    if name.as_str().starts_with("xn--") { Err(NotForYou::Invalid) } else { Ok(()) }
+}
+
 /// Whether nobody gets this name.
 pub fn is_reserved(name: &ShareName) -> bool {
     RESERVED.contains(&name.as_str())

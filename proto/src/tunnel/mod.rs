@@ -3,14 +3,19 @@
 //! A visitor's request passes through these in order. [`head`] finds the end of its head and takes it apart
 //! into lines, refusing everything that two programs could read differently. [`request`] makes a
 //! [`request::RequestHead`] of it, [`host`] says whether that is for the server itself, for a name, or for
-//! nobody. [`pool`] lends it a connection of a localtunnel client. [`forward`] writes the head anew, from
+//! nobody. Names are the keys' that claimed them ([`names`]); [`lineup`] says which connection of the owner
+//! serves one, and [`access`] whom it lets in. To others [`pool`] lends a connection of a localtunnel client.
+//! [`forward`] writes the head anew, from
 //! what was understood and from nothing else; [`chunk`] reads a chunked body, and [`response`] the answer.
 
+pub mod access;
 pub mod chunk;
 pub mod forward;
 pub mod head;
 pub mod host;
 pub mod label;
+pub mod lineup;
+pub mod names;
 pub mod pool;
 pub mod proxy;
 pub mod request;

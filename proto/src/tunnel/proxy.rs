@@ -3,13 +3,16 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use super::request::RequestHead;
 
 /// How many addresses of a chain are kept.
 const MAX_CHAIN: usize = 16;
 
 /// A network: an address and how many of its bits count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "(IpAddr, u8)", try_from = "(IpAddr, u8)")]
 pub struct Cidr {
     ip: IpAddr,
     bits: u8,
@@ -34,7 +37,22 @@ impl FromStr for Cidr {
             }
             Some(_) => return Err(InvalidCidr),
         };
+        Self::try_from((ip, bits))
+    }
+}
+
+impl TryFrom<(IpAddr, u8)> for Cidr {
+    type Error = InvalidCidr;
+
+    fn try_from((ip, bits): (IpAddr, u8)) -> Result<Self, InvalidCidr> {
+        let all = if ip.is_ipv4() { 32 } else { 128 };
         if bits > all { Err(InvalidCidr) } else { Ok(Self { ip, bits }) }
+    }
+}
+
+impl From<Cidr> for (IpAddr, u8) {
+    fn from(net: Cidr) -> Self {
+        (net.ip, net.bits)
     }
 }
 

@@ -106,6 +106,7 @@ fn origin_form(method: &str, target: &[u8]) -> Result<(Vec<u8>, Option<Authority
         return Err(BadHead::Target);
     }
     if target.first() == Some(&b'/') {
+        check_path(target)?;
         return Ok((target.to_vec(), None));
     }
     if target == b"*" && method == "OPTIONS" {
@@ -121,7 +122,46 @@ fn origin_form(method: &str, target: &[u8]) -> Result<(Vec<u8>, Option<Authority
     let (authority, path) = rest.split_at(end);
     let authority = Authority::parse(authority).ok_or(BadHead::Target)?;
     let slash: &[u8] = if path.first() == Some(&b'/') { b"" } else { b"/" };
-    Ok(([slash, path].concat(), Some(authority)))
+    let path = [slash, path].concat();
+    check_path(&path)?;
+    Ok((path, Some(authority)))
+}
+
+/// Refuses a path that names something above the root, or whose escapes are none: local servers differ in what
+/// they make of these.
+fn check_path(target: &[u8]) -> Result<(), BadHead> {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let path = unescaped(path).ok_or(BadHead::Target)?;
+    let mut depth = 0_usize;
+    for segment in path.split(|byte| *byte == b'/').skip(1) {
+        match segment {
+            b".." => depth = depth.checked_sub(1).ok_or(BadHead::Target)?,
+            b"" | b"." => {}
+            _ => depth += 1,
+        }
+    }
+    Ok(())
+}
+
+/// What an escaped path stands for (RFC 3986 §2.1), unless there is a NUL in it.
+fn unescaped(path: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((byte, behind)) = rest.split_first() {
+        rest = behind;
+        let mut byte = *byte;
+        if byte == b'%' {
+            let ([high, low], behind) = rest.split_first_chunk()?;
+            byte = digit(*high)? << 4 | digit(*low)?;
+            rest = behind;
+        }
+        if byte == 0 {
+            return None;
+        }
+        out.push(byte);
+    }
+    Some(out)
 }
 
 /// Takes the one Host out.

@@ -5,6 +5,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub mod gateway;
 pub mod peer;
 pub mod relay;
 pub mod session;

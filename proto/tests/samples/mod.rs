@@ -4,7 +4,9 @@ use proto::candidate::{Candidate, CandidateKind};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::stun::{self, BindingRequest, Change, Role};
+use proto::tunnel::access::{Access, Password};
 use proto::wire::VERSION;
+use proto::wire::gateway::{FromGateway, NotPublished, Publication, Scheme, ToGateway, Visitor};
 use proto::wire::peer::{ECHO, Hello, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, ToServer, Undeliverable};
 use proto::wire::signal::{
@@ -159,6 +161,57 @@ pub(crate) fn welcomes() -> Vec<Named<Welcome>> {
 /// What begins a visitor's stream.
 pub(crate) fn opens() -> Vec<Named<Open>> {
     vec![("open", Open { target: 63 }), ("open-echo", Open { target: ECHO })]
+}
+
+/// Everything that a sharer says to a gateway.
+pub(crate) fn to_gateway() -> Vec<Named<ToGateway>> {
+    let password = Password::new(&SHARE, "me:secret");
+    let nets = vec!["192.0.2.0/24".parse().expect("a network"), "2001:db8::/32".parse().expect("a network")];
+    let publication = Publication {
+        share: SHARE,
+        name: "nas-at-home".to_owned(),
+        signature: [0xab; 64],
+        keep: true,
+        host: Some("127.0.0.1:8080".to_owned()),
+        access: Access::new(nets, Some(password)),
+    };
+    let bare = Publication { keep: false, host: None, access: Access::default(), ..publication.clone() };
+    vec![
+        (
+            "hello",
+            ToGateway::Hello { version: VERSION, instance: INSTANCE, token: Some("let me in".to_owned()) },
+        ),
+        ("publish", ToGateway::Publish(publication)),
+        ("publish-bare", ToGateway::Publish(bare)),
+        ("unpublish", ToGateway::Unpublish { share: SHARE }),
+    ]
+}
+
+/// Everything that a gateway says to a sharer.
+pub(crate) fn from_gateway() -> Vec<Named<FromGateway>> {
+    let names = vec!["nas".to_owned(), "blog".to_owned()];
+    let refused = |reason| FromGateway::Refused { share: SHARE, reason };
+    vec![
+        ("published", FromGateway::Published { share: SHARE, url: "http://nas.example.test".to_owned() }),
+        ("refused", refused(NotPublished::Taken)),
+        ("refused-names", refused(NotPublished::TooMany(names))),
+        ("displaced", FromGateway::Displaced { share: SHARE }),
+    ]
+}
+
+/// What begins a stream that a gateway opens.
+pub(crate) fn visitors() -> Vec<Named<Visitor>> {
+    let visitor = |address: &str, scheme| Visitor {
+        version: VERSION,
+        share: SHARE,
+        address: address.parse().expect("an address"),
+        scheme,
+        host: "nas.example.test:8080".to_owned(),
+    };
+    vec![
+        ("visitor", visitor("203.0.113.9", Scheme::Http)),
+        ("visitor-v6", visitor("2001:db8::9", Scheme::Https)),
+    ]
 }
 
 /// STUN messages of every kind that we write.

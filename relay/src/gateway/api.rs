@@ -41,7 +41,14 @@ impl Gateway {
     }
 
     fn open(&self, tunnels: &Arc<Tunnels>, asked: Option<&str>, visit: &Visit) -> Page {
+        // Its clients have nothing to prove who they are with.
+        if self.config.admission.is_private() {
+            self.counters.registrations_refused.add();
+            return Page::json(403, &json!({ "message": "This server is private: it opens no tunnels." }));
+        }
         let name = match asked.map(label::asked_for).transpose() {
+            // One that is a key's is as good as taken, whether its owner is here or not.
+            Ok(Some(name)) if self.sharers.is_claimed(&name) => None,
             Ok(name) => name,
             Err(why @ (NotForYou::Invalid | NotForYou::Reserved)) => {
                 self.counters.registrations_refused.add();

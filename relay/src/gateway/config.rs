@@ -4,10 +4,15 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use proto::admission::Admission;
+use proto::id::PeerId;
 use proto::name::ShareName;
 use proto::tunnel::host::Hosts;
+use proto::tunnel::names::NamesConfig;
 use proto::tunnel::pool::PoolConfig;
 use proto::tunnel::proxy::Cidr;
+
+use super::claims::Claims;
 
 /// The ports of localtunnel's clients, one each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +81,8 @@ pub struct GatewayLimits {
     pub connections: usize,
     /// Connections from one prefix: a thousand WebSockets, and an office beside them.
     pub connections_each: usize,
+    /// Exchanges of one share of a sharer's, WebSockets included.
+    pub exchanges: usize,
     /// How long a head may take from its first byte on.
     pub head: Duration,
     /// How long a connection may be idle between two requests.
@@ -93,6 +100,7 @@ impl Default for GatewayLimits {
         Self {
             connections: 9_000,
             connections_each: 1_500,
+            exchanges: 8_000,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             body: Duration::from_secs(60),
@@ -117,6 +125,14 @@ pub struct GatewayConfig {
     pub pool: PoolConfig,
     /// Whose X-Forwarded-For counts.
     pub trusted: Vec<Cidr>,
+    /// This server's identity: a claim of a name is made at it and nowhere else.
+    pub server: PeerId,
+    /// Who may show something here.
+    pub admission: Admission,
+    /// What keys may have of the names.
+    pub names: NamesConfig,
+    /// The names that keys have.
+    pub claims: Claims,
     /// What visitors may have.
     pub limits: GatewayLimits,
     /// Makes the gateway's random names.

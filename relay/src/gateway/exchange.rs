@@ -12,14 +12,15 @@ use proto::tunnel::head::{Body, Version};
 use proto::tunnel::proxy::Visit;
 use proto::tunnel::request::RequestHead;
 use proto::tunnel::response::ResponseHead;
+use proto::wire::gateway::close;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use super::body::{BodyError, Carry};
 use super::config::GatewayLimits;
-use super::inbox::{Inbox, write_all};
+use super::inbox::{HeadError, Inbox, write_all};
 use super::splice::{Side, splice};
-use super::tunnels::Upstream;
+use super::upstream::{EndedBy, Upstream};
 use super::visitor::Visitor;
 use crate::net::Outgoing;
 
@@ -31,6 +32,14 @@ const INTERIM: usize = 32;
 pub(crate) enum Failed {
     /// The connection ended without a byte.
     Unanswered,
+    /// The way to the sharer broke.
+    Lost,
+    /// The local server accepts no connection.
+    NotThere,
+    /// The sharer has as many visitors as it takes.
+    Busy,
+    /// The sharer does not share this with the world.
+    NotPublic,
     /// What came is no answer.
     Garbage,
     /// Nothing came in time.
@@ -41,6 +50,18 @@ pub(crate) enum Failed {
     SlowBody,
     /// The visitor went away.
     Gone,
+}
+
+/// Why there is no head, where the stream from the local server has ended before it.
+fn unanswered(from: &Inbox, ended: EndedBy) -> Failed {
+    match ended {
+        EndedBy::Way => Failed::Lost,
+        EndedBy::Sharer(_) | EndedBy::Server if from.total() > 0 => Failed::Garbage,
+        EndedBy::Sharer(code) if code == u64::from(close::TARGET_REFUSED) => Failed::NotThere,
+        EndedBy::Sharer(code) if code == u64::from(close::BUSY) => Failed::Busy,
+        EndedBy::Sharer(code) if code == u64::from(close::NOT_PUBLIC) => Failed::NotPublic,
+        EndedBy::Sharer(_) | EndedBy::Server => Failed::Unanswered,
+    }
 }
 
 /// How an exchange that was answered ended.
@@ -132,7 +153,9 @@ impl Exchange<'_> {
         upstream: &mut Upstream,
         progress: &Progress,
     ) -> Result<(ResponseHead, Option<Ended>), Failed> {
-        let mut inbound = pin!(self.inbound(&mut visitor.inbox, &mut upstream.write, progress));
+        let mut head = std::mem::take(&mut upstream.before);
+        head.extend(request_head(self.request, self.visit, &upstream.rewrite));
+        let mut inbound = pin!(self.inbound(head, &mut visitor.inbox, &mut upstream.write, progress));
         let head = tokio::select! {
             biased;
             failed = &mut inbound => return Err(failed),
@@ -159,8 +182,13 @@ impl Exchange<'_> {
     }
 
     /// The request on its way; then the visitor is watched. It comes back only with a failure.
-    async fn inbound(&self, from: &mut Inbox, to: &mut Box<dyn Outgoing>, progress: &Progress) -> Failed {
-        let head = request_head(self.request, self.visit);
+    async fn inbound(
+        &self,
+        head: Vec<u8>,
+        from: &mut Inbox,
+        to: &mut Box<dyn Outgoing>,
+        progress: &Progress,
+    ) -> Failed {
         // By itself: a client that rewrites Host damages content which it gets together with the head.
         let mut written = match write_all(to, &head, self.limits.blocked).await {
             Ok(()) => Ok(()),
@@ -236,8 +264,12 @@ impl Exchange<'_> {
                 head = from.head(b"HTTP/1.") => head,
                 () = too_slow => return Err(Failed::Slow),
             };
-            let unanswered = if from.total() == 0 { Failed::Unanswered } else { Failed::Garbage };
-            let head = head.ok().flatten().ok_or(unanswered)?;
+            let head = match head {
+                Ok(Some(head)) => head,
+                Ok(None) => return Err(unanswered(from, EndedBy::Server)),
+                Err(HeadError::Stream(error)) => return Err(unanswered(from, EndedBy::of(&error))),
+                Err(HeadError::Bad(_)) => return Err(Failed::Garbage),
+            };
             let head = ResponseHead::parse(&head, &self.request.method).map_err(|_| Failed::Garbage)?;
             if head.status == 101 && !self.agrees(&head) {
                 return Err(Failed::Garbage);

@@ -33,7 +33,7 @@ impl Inbox {
 
     /// The first so many bytes of that are used.
     pub(crate) fn consume(&mut self, count: usize) {
-        self.from = (self.from + count).min(self.to);
+        self.from = self.from.saturating_add(count).min(self.to);
         if self.from == self.to {
             (self.from, self.to) = (0, 0);
         }
@@ -129,4 +129,19 @@ pub(crate) async fn write_all(
         bytes = bytes.get(written..).unwrap_or_default();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn everything_can_be_used_at_once_wherever_the_rest_begins() {
+        let mut inbox = Inbox::new(Box::new(&b"GET / HTTP/1.1"[..]));
+        inbox.fill().await.unwrap();
+        inbox.consume(4);
+        assert_eq!(inbox.data(), b"/ HTTP/1.1");
+        inbox.consume(usize::MAX);
+        assert_eq!((inbox.data(), inbox.total()), (&b""[..], 14));
+    }
 }

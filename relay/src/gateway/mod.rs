@@ -11,29 +11,38 @@
 
 mod api;
 mod body;
+mod claims;
 mod config;
 mod exchange;
 mod inbox;
 mod page;
 mod places;
+mod sharers;
 mod splice;
 mod stats;
 mod tunnels;
+mod upstream;
+mod upstreams;
 mod visitor;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use proto::id::PeerId;
 use proto::limit::{PrefixLimiter, Rate};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep};
 
+pub use claims::{Claims, ClaimsError};
 pub use config::{GatewayConfig, GatewayLimits, InvalidPorts, NameUrls, TunnelPorts};
 pub use stats::GatewayStats;
 
 use crate::net::{BoxFuture, Listener, Net, Stream};
+use crate::quic;
+use claims::Keeper;
 use places::{NoPlace, Places};
+use sharers::{Sharers, Terms};
 use stats::Counters;
 use tunnels::Tunnels;
 
@@ -47,6 +56,10 @@ const TOLD: usize = 64;
 const REGISTRATIONS_EACH: Rate = Rate { burst: 60, refill: Duration::from_secs(1) };
 const REGISTRATIONS: Rate = Rate { burst: 600, refill: Duration::from_millis(50) };
 
+/// Wrong passwords from one network, and in all: nobody mistypes more, and nobody guesses with as few.
+const GUESSES_EACH: Rate = Rate { burst: 20, refill: Duration::from_secs(3) };
+const GUESSES: Rate = Rate { burst: 10_000, refill: Duration::from_millis(1) };
+
 /// The server's own pages.
 pub trait Apex: Send + Sync + 'static {
     /// Answers the one request that the stream begins with, and closes it; or goes on in another protocol.
@@ -58,6 +71,8 @@ pub struct Gateway {
     config: GatewayConfig,
     apex: Arc<dyn Apex>,
     tunnels: Option<Arc<Tunnels>>,
+    sharers: Arc<Sharers>,
+    guesses: Mutex<PrefixLimiter>,
     registrations: Mutex<PrefixLimiter>,
     places: Arc<Places>,
     told: Arc<Semaphore>,
@@ -71,30 +86,39 @@ impl std::fmt::Debug for Gateway {
 }
 
 impl Gateway {
-    /// One that is not serving yet.
+    /// One that is not serving yet, within a tokio runtime.
     pub fn new(config: GatewayConfig, net: Arc<dyn Net>, apex: Arc<dyn Apex>) -> Self {
         let counters = Arc::new(Counters::default());
         let tunnels = config.tunnel_ports.map(|ports| {
             let pool = config.pool.clone();
             Arc::new(Tunnels::new(net, config.ip, ports, pool, config.seed, Arc::clone(&counters)))
         });
-        let limiter = PrefixLimiter::new(REGISTRATIONS_EACH, REGISTRATIONS, Instant::now().into_std());
+        let sharers = sharers(&config, tunnels.clone(), Arc::clone(&counters));
+        let limiter = |each, all| Mutex::new(PrefixLimiter::new(each, all, Instant::now().into_std()));
         let places = Places::new(config.limits.connections, config.limits.connections_each);
         Self {
             config,
             apex,
             tunnels,
-            registrations: Mutex::new(limiter),
+            sharers: Arc::new(sharers),
+            guesses: limiter(GUESSES_EACH, GUESSES),
+            registrations: limiter(REGISTRATIONS_EACH, REGISTRATIONS),
             places: Arc::new(places),
             told: Arc::new(Semaphore::new(TOLD)),
             counters,
         }
     }
 
+    /// Has a sharer's connection, of the protocol [`proto::wire::gateway`], until it ends.
+    pub async fn receive(&self, connection: quinn::Connection, peer: PeerId) {
+        quic::widen_for_visitors(&connection);
+        self.sharers.receive(connection, peer).await;
+    }
+
     /// What has been counted.
     pub fn stats(&self) -> GatewayStats {
         let counts = self.tunnels.as_ref().map_or((0, 0, 0), |tunnels| tunnels.counts());
-        self.counters.stats(counts, self.places.taken())
+        self.counters.stats(counts, self.sharers.counts(), self.places.taken())
     }
 
     /// Accepts and serves until `stop` turns true; then what is being answered is finished. Dropping the future
@@ -105,8 +129,8 @@ impl Gateway {
         let stopping = stop.clone();
         let time = async {
             match &self.tunnels {
-                Some(tunnels) => tunnels.keep_time().await,
-                None => std::future::pending().await,
+                Some(tunnels) => drop(tokio::join!(tunnels.keep_time(), self.sharers.keep_time())),
+                None => self.sharers.keep_time().await,
             }
         };
         let mut time = std::pin::pin!(time);
@@ -172,6 +196,19 @@ impl Gateway {
     fn registrations(&self) -> MutexGuard<'_, PrefixLimiter> {
         self.registrations.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn sharers(config: &GatewayConfig, tunnels: Option<Arc<Tunnels>>, counters: Arc<Counters>) -> Sharers {
+    let kept = config.claims.known();
+    let (keeper, work) = Keeper::new(config.claims.clone());
+    tokio::spawn(work);
+    let terms = Terms {
+        server: config.server,
+        urls: config.urls.clone(),
+        admission: config.admission.clone(),
+        exchanges: config.limits.exchanges,
+    };
+    Sharers::new(config.names.clone(), kept, keeper, terms, tunnels, counters)
 }
 
 /// Waits until the server stops; its being gone is the same.

@@ -1,5 +1,6 @@
 //! The gateway's own answers: short, complete in themselves, in the form that the visitor can show.
 
+use proto::name::ShareName;
 use proto::tunnel::head::Version;
 use proto::tunnel::request::RequestHead;
 
@@ -8,8 +9,8 @@ pub(crate) struct Page {
     pub(crate) status: u16,
     content_type: &'static str,
     body: String,
-    retry_after: Option<u32>,
-    allow: bool,
+    /// Fields that belong to the status, as lines.
+    fields: String,
 }
 
 /// What a visitor's program shows best.
@@ -33,27 +34,32 @@ impl Page {
             ),
             Form::Text => ("text/plain; charset=utf-8", format!("{status} {title}\n{what} {remedy}\n")),
         };
-        let retry_after = matches!(status, 429 | 503).then_some(2);
-        Self { status, content_type, body, retry_after, allow: status == 405 }
+        Self { status, content_type, body, fields: fields(status) }
+    }
+
+    /// The same, where the visitor is asked for a user and password.
+    pub(crate) fn asking_for_password(self, name: &ShareName) -> Self {
+        let fields = format!("WWW-Authenticate: Basic realm=\"{name}\", charset=\"UTF-8\"\r\n");
+        Self { fields, ..self }
     }
 
     /// Something for a program.
     pub(crate) fn json(status: u16, value: &serde_json::Value) -> Self {
-        let retry_after = matches!(status, 429 | 503).then_some(2);
-        Self { status, content_type: "application/json", body: value.to_string(), retry_after, allow: false }
+        let body = value.to_string();
+        Self { status, content_type: "application/json", body, fields: fields(status) }
     }
 
     /// Something plain.
     pub(crate) fn text(status: u16, text: &str) -> Self {
         let body = text.to_owned();
-        Self { status, content_type: "text/plain; charset=utf-8", body, retry_after: None, allow: false }
+        Self { status, content_type: "text/plain; charset=utf-8", body, fields: fields(status) }
     }
 
     /// Its bytes, as the answer to `request`; without one, nothing follows on the connection.
     pub(crate) fn bytes(&self, request: Option<&RequestHead>, keep_alive: bool) -> Vec<u8> {
         use std::fmt::Write as _;
 
-        let Self { status, content_type, body, retry_after, allow } = self;
+        let Self { status, content_type, body, fields } = self;
         let mut out = format!("HTTP/1.1 {status} {}\r\nContent-Type: {content_type}\r\n", reason(*status));
         // Writing to a string has no way to fail.
         let _ = write!(out, "Content-Length: {}\r\nCache-Control: no-store\r\n", body.len());
@@ -61,12 +67,7 @@ impl Page {
         if content_type.starts_with("text/html") {
             out.push_str("Content-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n");
         }
-        if let Some(seconds) = retry_after {
-            let _ = write!(out, "Retry-After: {seconds}\r\n");
-        }
-        if *allow {
-            out.push_str("Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
-        }
+        out.push_str(fields);
         if !keep_alive || request.is_none_or(|request| request.version == Version::Old) {
             out.push_str("Connection: close\r\n");
         }
@@ -76,6 +77,15 @@ impl Page {
         }
         out.into_bytes()
     }
+}
+
+fn fields(status: u16) -> String {
+    match status {
+        429 | 503 => "Retry-After: 2\r\n",
+        405 => "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n",
+        _ => "",
+    }
+    .to_owned()
 }
 
 fn form(request: &RequestHead) -> Form {
@@ -94,6 +104,7 @@ const fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         400 => "Bad Request",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",

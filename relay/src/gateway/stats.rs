@@ -36,6 +36,11 @@ pub(crate) struct Counters {
     pub(crate) registrations_refused: Count,
     pub(crate) strangers: Count,
     pub(crate) surplus: Count,
+    pub(crate) published: Count,
+    pub(crate) publications_refused: Count,
+    pub(crate) forbidden: Count,
+    pub(crate) unauthorized: Count,
+    pub(crate) guesses_limited: Count,
     pub(crate) bytes_in: Count,
     pub(crate) bytes_out: Count,
 }
@@ -53,6 +58,7 @@ impl Counters {
     pub(crate) fn stats(
         &self,
         (tunnels, connections, waiting): (usize, usize, usize),
+        (sharers, served, claimed): (usize, usize, usize),
         visitors: usize,
     ) -> GatewayStats {
         GatewayStats {
@@ -60,6 +66,9 @@ impl Counters {
             tunnels,
             connections,
             waiting,
+            sharers,
+            served,
+            claimed,
             by_class: self.by_class.each_ref().map(Count::get),
             upgraded: self.upgraded.get(),
             cut: self.cut.get(),
@@ -73,6 +82,11 @@ impl Counters {
             registrations_refused: self.registrations_refused.get(),
             strangers: self.strangers.get(),
             surplus: self.surplus.get(),
+            published: self.published.get(),
+            publications_refused: self.publications_refused.get(),
+            forbidden: self.forbidden.get(),
+            unauthorized: self.unauthorized.get(),
+            guesses_limited: self.guesses_limited.get(),
             bytes_in: self.bytes_in.get(),
             bytes_out: self.bytes_out.get(),
         }
@@ -90,6 +104,12 @@ pub struct GatewayStats {
     pub connections: usize,
     /// Visitors that wait for such a connection now.
     pub waiting: usize,
+    /// Connections of sharers now.
+    pub sharers: usize,
+    /// Names that sharers serve now.
+    pub served: usize,
+    /// Names that are somebody's.
+    pub claimed: usize,
     /// Requests for names by the class of their final status, from 1xx (an upgrade) to 5xx.
     pub by_class: [u64; 5],
     /// Exchanges that went on in a protocol of their own.
@@ -116,6 +136,16 @@ pub struct GatewayStats {
     pub strangers: u64,
     /// Connections to tunnels' ports over what the client may hold.
     pub surplus: u64,
+    /// Shares that were published.
+    pub published: u64,
+    /// Shares that were not.
+    pub publications_refused: u64,
+    /// Visitors whose address is not let in.
+    pub forbidden: u64,
+    /// Visitors who were asked for a password.
+    pub unauthorized: u64,
+    /// Visitors who have guessed too often.
+    pub guesses_limited: u64,
     /// Bytes of content from visitors.
     pub bytes_in: u64,
     /// Bytes of content to visitors.

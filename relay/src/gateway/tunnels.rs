@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::name::ShareName;
+use proto::tunnel::forward::Rewrite;
 use proto::tunnel::pool::{
     ConnectionKey, NotLetIn, Pool, PoolAction, PoolConfig, Refusal, Registered, TunnelKey, VisitorKey,
 };
@@ -18,26 +19,11 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use super::config::TunnelPorts;
 use super::inbox::Inbox;
 use super::stats::Counters;
-use crate::net::{Listener, Net, Outgoing, Stream};
+use super::upstream::Upstream;
+use crate::net::{Listener, Net, Stream};
 
 /// How long to wait when a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
-
-/// A connection of a client, lent to one exchange.
-pub(crate) struct Upstream {
-    pub(crate) inbox: Inbox,
-    pub(crate) write: Box<dyn Outgoing>,
-    _lease: Lease,
-}
-
-impl Upstream {
-    /// Gives the connection up so that the far end sees it, whatever it was about to do.
-    pub(crate) fn abort(self) {
-        let Self { inbox, write, _lease } = self;
-        write.abort();
-        drop(inbox);
-    }
-}
 
 /// Tells the pool of the end of a connection.
 struct Lease {
@@ -65,6 +51,8 @@ pub(crate) struct Tunnels {
     ip: IpAddr,
     ports: TunnelPorts,
     counters: Arc<Counters>,
+    /// Requests go to clients as they are.
+    unchanged: Arc<Rewrite>,
 }
 
 struct State {
@@ -114,7 +102,8 @@ impl Tunnels {
             next_port: ports.from,
             scheduled: None,
         };
-        Self { state: Mutex::new(state), wake: Notify::new(), net, ip, ports, counters }
+        let unchanged = Arc::default();
+        Self { state: Mutex::new(state), wake: Notify::new(), net, ip, ports, counters, unchanged }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -352,7 +341,9 @@ async fn idle(
         match found {
             Idle::Lent(visitor) => {
                 // Its own end is the lease's.
-                let _gone = visitor.send(Ok(Upstream { inbox, write, _lease: lease }));
+                let rewrite = Arc::clone(&lease.tunnels.unchanged);
+                let upstream = Upstream { inbox, write, before: Vec::new(), rewrite, hold: Box::new(lease) };
+                let _gone = visitor.send(Ok(upstream));
                 return;
             }
             // A server that speaks first, or one that says goodbye: its connection is no use, and is kept lest

@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant, timeout};
 use super::exchange::{Ended, Exchange, Exchanged, Failed};
 use super::inbox::{HeadError, Inbox, write_all};
 use super::page::Page;
+use super::upstreams::NoUpstream;
 use super::{Gateway, stopped};
 use crate::net::{Outgoing, Stream};
 
@@ -155,13 +156,12 @@ impl Gateway {
         let mut bytes = (0, 0);
         let mut tries = if request.may_be_repeated() { 2 } else { 1 };
         let failed = loop {
-            let upstream = match &self.tunnels {
-                Some(tunnels) => tunnels.borrow(name, log.since).await,
-                None => Err(Refusal::Unknown),
-            };
-            let upstream = match upstream {
+            let upstream = match self.upstream(name, request, visit, log.since).await {
                 Ok(upstream) => upstream,
-                Err(why) => return self.answer(visitor, request, &refusal(why, request), log).await,
+                Err(NoUpstream::Refused(why)) => {
+                    return self.answer(visitor, request, &refusal(why, request), log).await;
+                }
+                Err(NoUpstream::Told(page)) => return self.answer(visitor, request, &page, log).await,
             };
             let (limits, domain) = (&self.config.limits, self.config.urls.domain.as_str());
             let mut exchange = Exchange { request, visit, limits, domain, bytes: &mut bytes };
@@ -169,7 +169,7 @@ impl Gateway {
             match exchange.run(visitor, upstream).await {
                 Ok(exchanged) => return self.finished(&exchanged, bytes, log),
                 // The local server may have closed the connection just before it was lent.
-                Err(Failed::Unanswered) if tries > 0 => {}
+                Err(Failed::Unanswered | Failed::Lost) if tries > 0 => {}
                 Err(failed) => break failed,
             }
         };
@@ -274,6 +274,12 @@ fn failure(failed: Failed, request: &RequestHead) -> Option<Page> {
         Failed::Unanswered => {
             (502, "The local server closed the connection without an answer.", "Try again.")
         }
+        Failed::Lost => (503, "Who shares this is away.", "Try again in a moment."),
+        Failed::Busy => (503, "Who shares this has as many visitors as it takes.", "Try again in a moment."),
+        Failed::NotThere => {
+            (502, "The local server accepts no connection.", "Ask who shares it to start it.")
+        }
+        Failed::NotPublic => (502, "Who had this name does not share it with the world.", "Ask them."),
         Failed::Garbage => (502, "The local server's answer is not HTTP.", "Ask who shares it."),
         Failed::Slow => (504, "The local server did not answer in time.", "Try again later."),
         Failed::BadBody => (400, "The request's body is malformed.", ""),

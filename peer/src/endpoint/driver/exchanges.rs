@@ -93,7 +93,10 @@ impl Driver {
                 self.fail(&Error::ServerSilent { url, why });
             }
             SessionEvent::Observed(observed) => self.handle_observed(observed, now),
-            SessionEvent::Registered(share) => self.event(EndpointEvent::Registered(share)),
+            SessionEvent::Registered(share) => {
+                self.registered = true;
+                self.event(EndpointEvent::Registered(share));
+            }
             SessionEvent::Displaced(share) => self.event(EndpointEvent::Displaced(share)),
             SessionEvent::Forwarded { offer, to_instance, relay } => {
                 for dialling in &mut self.dials {

@@ -119,6 +119,7 @@ impl Lab {
             server: self.hint(),
             bind,
             port_mapping: false,
+            token: None,
             seed: self.seed_for(identity.wrapping_add(process.wrapping_mul(64))),
         };
         let endpoint = Endpoint::bind(config, Arc::clone(&net) as _).unwrap();

@@ -1,0 +1,253 @@
+//! **Names**: whose a name is, and for how long.
+//!
+//! A name belongs to the key that claimed it first. It stays that key's for as long as somebody of it is
+//! here, and long after; nobody else gets it in between. What is to be kept over a restart is told to the
+//! shell, which answers a claim only when it is.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::label::{self, NotForYou};
+use crate::id::PeerId;
+use crate::limit::{PrefixLimiter, Rate};
+use crate::name::ShareName;
+
+/// What the machine allows.
+#[derive(Debug, Clone)]
+pub struct NamesConfig {
+    /// Names of one key.
+    pub each: usize,
+    /// Names in all: a hundred bytes each.
+    pub total: usize,
+    /// How long a name is held after its last use.
+    pub held: Duration,
+    /// How long one is that is not to be kept: a connection that is made again.
+    pub held_briefly: Duration,
+    /// New claims from one network. What is a key's already is no new claim.
+    pub claims_each: Rate,
+    /// New claims in all.
+    pub claims: Rate,
+}
+
+impl Default for NamesConfig {
+    fn default() -> Self {
+        Self {
+            each: 5,
+            total: 100_000,
+            held: Duration::from_secs(30 * 24 * 3600),
+            held_briefly: Duration::from_secs(60),
+            claims_each: Rate { burst: 50, refill: Duration::from_secs(10) },
+            claims: Rate { burst: 2000, refill: Duration::from_millis(100) },
+        }
+    }
+}
+
+/// A name's owner, as it is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose it is.
+    pub owner: PeerId,
+    /// When it was last used, in seconds since 1970.
+    pub used: u64,
+}
+
+/// Why a claim is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Denied {
+    /// Nobody can have it.
+    NotForYou(NotForYou),
+    /// Another key has it.
+    Taken,
+    /// The key has as many as it may have: these.
+    TooMany(Vec<ShareName>),
+    /// Too many in a short time, or in all.
+    Busy,
+}
+
+/// When it is: on the clock of the process, and on that of the wall, in seconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub struct Time {
+    /// Of the process.
+    pub now: Instant,
+    /// Of the wall.
+    pub unix: u64,
+}
+
+/// How far a kept time of use may lag behind: next to the time that a name is held it is nothing, and a
+/// connection that comes and goes writes nothing.
+const GRAIN: u64 = 3600;
+
+#[derive(Debug)]
+struct Entry {
+    claim: Claim,
+    keep: bool,
+    /// The time of use that is kept.
+    kept: Option<u64>,
+    /// How many connections use it now.
+    present: usize,
+}
+
+impl Entry {
+    fn is_over(&self, config: &NamesConfig, unix: u64) -> bool {
+        let held = if self.keep { config.held } else { config.held_briefly };
+        self.present == 0 && unix >= self.claim.used.saturating_add(held.as_secs())
+    }
+
+    /// It is used; whether that is to be kept.
+    fn is_news(&mut self, unix: u64) -> bool {
+        self.claim.used = self.claim.used.max(unix);
+        let is_news = self.keep && self.kept.is_none_or(|kept| self.claim.used >= kept.saturating_add(GRAIN));
+        if is_news {
+            self.kept = Some(self.claim.used);
+        }
+        is_news
+    }
+}
+
+/// The machine.
+#[derive(Debug)]
+pub struct Names {
+    config: NamesConfig,
+    entries: BTreeMap<ShareName, Entry>,
+    by_owner: BTreeMap<PeerId, usize>,
+    limiter: PrefixLimiter,
+}
+
+impl Names {
+    /// With the claims that were kept.
+    pub fn new(
+        config: NamesConfig,
+        kept: impl IntoIterator<Item = (ShareName, Claim)>,
+        now: Instant,
+    ) -> Self {
+        let limiter = PrefixLimiter::new(config.claims_each, config.claims, now);
+        let mut names = Self { config, entries: BTreeMap::new(), by_owner: BTreeMap::new(), limiter };
+        for (name, claim) in kept {
+            names.insert(name, Entry { claim, keep: true, kept: Some(claim.used), present: 0 });
+        }
+        names
+    }
+
+    /// `owner`, who is at `from`, uses this name from now on, until [`Self::release`]. Whether it is to be kept
+    /// before the owner is told. `keep` holds it over the owner's absence.
+    ///
+    /// # Errors
+    /// It can't have it.
+    pub fn claim(
+        &mut self,
+        name: &ShareName,
+        owner: PeerId,
+        from: std::net::SocketAddr,
+        keep: bool,
+        time: Time,
+    ) -> Result<bool, Denied> {
+        label::claimable(name).map_err(Denied::NotForYou)?;
+        self.drop_if_over(name, time.unix);
+        if let Some(entry) = self.entries.get_mut(name) {
+            if entry.claim.owner != owner {
+                return Err(Denied::Taken);
+            }
+            entry.keep |= keep;
+            entry.present += 1;
+            return Ok(entry.is_news(time.unix));
+        }
+        self.make_room(owner, from, time)?;
+        let claim = Claim { owner, used: time.unix };
+        let kept = keep.then_some(time.unix);
+        self.insert(name.clone(), Entry { claim, keep, kept, present: 1 });
+        Ok(keep)
+    }
+
+    fn make_room(&mut self, owner: PeerId, from: std::net::SocketAddr, time: Time) -> Result<(), Denied> {
+        if self.by_owner.get(&owner).copied().unwrap_or(0) >= self.config.each {
+            self.drop_all_over(time.unix, |entry| entry.claim.owner == owner);
+            let own = self.entries.iter().filter(|(_, entry)| entry.claim.owner == owner);
+            let names: Vec<_> = own.map(|(name, _)| name.clone()).collect();
+            if names.len() >= self.config.each {
+                return Err(Denied::TooMany(names));
+            }
+        }
+        if self.entries.len() >= self.config.total {
+            self.drop_all_over(time.unix, |_| true);
+        }
+        if self.entries.len() >= self.config.total || !self.limiter.allow(from, time.now) {
+            return Err(Denied::Busy);
+        }
+        Ok(())
+    }
+
+    /// One connection of the owner's uses the name no more. What is to be kept of it.
+    pub fn release(&mut self, name: &ShareName, unix: u64) -> Option<Claim> {
+        let entry = self.entries.get_mut(name)?;
+        entry.present = entry.present.saturating_sub(1);
+        entry.is_news(unix).then_some(entry.claim)
+    }
+
+    /// The claim could not be kept: it is as if it had not been made.
+    pub fn undo(&mut self, name: &ShareName) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.present = entry.present.saturating_sub(1);
+            entry.kept = None;
+            if entry.present == 0 {
+                self.remove(name);
+            }
+        }
+    }
+
+    /// Whether the name is somebody's.
+    pub fn is_claimed(&self, name: &ShareName, unix: u64) -> bool {
+        self.entries.get(name).is_some_and(|entry| !entry.is_over(&self.config, unix))
+    }
+
+    /// What is in use has been used now: what is to be kept of it, and the names that are nobody's any more.
+    pub fn refresh(&mut self, unix: u64) -> (Vec<(ShareName, Claim)>, Vec<ShareName>) {
+        let over = self.drop_all_over(unix, |_| true);
+        let mut used = Vec::new();
+        for (name, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.present > 0) {
+            if entry.is_news(unix) {
+                used.push((name.clone(), entry.claim));
+            }
+        }
+        (used, over)
+    }
+
+    /// How many names are somebody's.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no name is anybody's.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn insert(&mut self, name: ShareName, entry: Entry) {
+        *self.by_owner.entry(entry.claim.owner).or_default() += 1;
+        self.entries.insert(name, entry);
+    }
+
+    fn remove(&mut self, name: &ShareName) {
+        let Some(entry) = self.entries.remove(name) else { return };
+        match self.by_owner.get_mut(&entry.claim.owner) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(self.by_owner.remove(&entry.claim.owner)),
+        }
+    }
+
+    fn drop_if_over(&mut self, name: &ShareName, unix: u64) {
+        if self.entries.get(name).is_some_and(|entry| entry.is_over(&self.config, unix)) {
+            self.remove(name);
+        }
+    }
+
+    fn drop_all_over(&mut self, unix: u64, which: impl Fn(&Entry) -> bool) -> Vec<ShareName> {
+        let config = &self.config;
+        let over = self.entries.iter().filter(|(_, entry)| which(entry) && entry.is_over(config, unix));
+        let over: Vec<_> = over.map(|(name, _)| name.clone()).collect();
+        over.iter().for_each(|name| self.remove(name));
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests;
