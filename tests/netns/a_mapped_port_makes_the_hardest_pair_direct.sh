@@ -6,9 +6,9 @@ source "$(dirname "$0")/../../scripts/netns/claim.sh"
 
 # router_with PROTOCOL: miniupnpd on router 1, which speaks nothing else.
 router_with() {
-    local upnp=no pmp=yes
+    local upnp=no pmp=yes ready='Listening for NAT-PMP/PCP'
     case $1 in
-    upnp) upnp=yes pmp=no ;;
+    upnp) upnp=yes pmp=no ready='HTTP listening' ;;
     all) upnp=yes ;;
     esac
     cat >"$NETNS_WORK/miniupnpd.conf" <<CONF
@@ -36,7 +36,9 @@ NFT
     in_ns r1 nft add rule ip home forward iifname wan ct status dnat accept
     # PCP is version 2 in the first byte of a request, NAT-PMP version 0; miniupnpd speaks either or none.
     [[ $1 != nat-pmp ]] || in_ns r1 nft insert rule ip home input iifname lan udp dport 5351 @th,64,8 2 drop
-    spawn "router-$1" r1 "$(router_program)" -d -f "$NETNS_WORK/miniupnpd.conf"
+    # shellcheck disable=SC2016
+    spawn "router-$1" r1 sh -c 'exec "$@" 2>&1' sh "$(router_program)" -d -f "$NETNS_WORK/miniupnpd.conf"
+    await_line "router-$1" 5 "$ready" >/dev/null
 }
 
 router_program() {
@@ -65,7 +67,7 @@ mapped_by() {
     local protocol=$1 shown=$2
     router_with "$protocol"
     share "share-$protocol" h1 "$NETNS_BIN/peer" share 8000 || return 1
-    until_mapped 1 || { cat "$NETNS_WORK/router-$protocol/err" "$NETNS_WORK/share-$protocol/err" && return 1; }
+    until_mapped 1 || { cat "$NETNS_WORK/router-$protocol/out" "$NETNS_WORK/share-$protocol/err" && return 1; }
     grep -q "protocol=\"\?$shown" "$NETNS_WORK/share-$protocol/err" || return 1
     connects "$protocol" || return 1
     end "share-$protocol"

@@ -75,8 +75,8 @@ every_kind() {
     while read -r kind; do
         row "$kind" &
         jobs+=($!)
-        # Six sandboxes at a time.
-        if ((${#jobs[@]} % 6 == 0)); then
+        # Four sandboxes at a time.
+        if ((${#jobs[@]} % 4 == 0)); then
             for job in "${jobs[@]}"; do wait "$job" || failed=1; done
             jobs=()
         fi

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use router::{Mapping, Place};
 
-/// How long the router may take to show itself.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long a router may take to show itself by SSDP: it is asked to wait a random time of up to 3 s (UDA 1.1 §1.3.2).
+const UPNP_PATIENCE: Duration = Duration::from_millis(3500);
 
 /// Until a router is looked for again where there was none, or it mapped nothing: it may be another network by then.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
@@ -59,7 +59,7 @@ pub(crate) async fn probe(patience: Duration) -> Vec<Protocol> {
     let (pcp, nat_pmp, upnp) = tokio::join!(
         timeout(patience, async { in_time(place.speaks_pcp().await, Protocol::Pcp).await }),
         timeout(patience, async { in_time(place.speaks_nat_pmp().await, Protocol::NatPmp).await }),
-        timeout(patience, async { in_time(place.speaks_upnp(patience).await, Protocol::Upnp).await }),
+        timeout(patience, async { in_time(place.search(patience).await.is_some(), Protocol::Upnp).await }),
     );
     [pcp, nat_pmp, upnp].into_iter().filter_map(|found| found.ok().flatten()).collect()
 }
@@ -135,18 +135,29 @@ async fn keep(
     }
 }
 
-/// A mapping by the best protocol that gives one.
+/// A mapping by the best protocol that gives one. UPnP is looked for from the beginning, because its routers take
+/// their time, and is used where the other two give nothing.
 async fn find(port: NonZeroU16) -> Option<Mapping> {
     let place = Place::find()?;
-    for protocol in probe(PATIENCE).await {
-        match place.map(protocol, port, PATIENCE).await {
-            Some(mapping) => {
-                let external = mapping.external();
-                tracing::info!(protocol = protocol.name(), %external, "the router maps a port to us");
-                return Some(mapping);
-            }
-            None => tracing::debug!(protocol = protocol.name(), "the router maps no port to us"),
+    let searching = tokio::spawn(place.search(UPNP_PATIENCE));
+    let (pcp, nat_pmp) = tokio::join!(place.speaks_pcp(), place.speaks_nat_pmp());
+    for (protocol, spoken) in [(Protocol::Pcp, pcp), (Protocol::NatPmp, nat_pmp)] {
+        if spoken && let Some(mapping) = found(protocol, place.ask(protocol, port).await) {
+            searching.abort();
+            return Some(mapping);
         }
     }
-    None
+    let gateway = searching.await.ok()??;
+    found(Protocol::Upnp, place.ask_upnp(gateway, port).await)
+}
+
+fn found(protocol: Protocol, mapping: Option<Mapping>) -> Option<Mapping> {
+    match &mapping {
+        Some(mapping) => {
+            let external = mapping.external();
+            tracing::info!(protocol = protocol.name(), %external, "the router maps a port to us");
+        }
+        None => tracing::debug!(protocol = protocol.name(), "the router maps no port to us"),
+    }
+    mapping
 }

@@ -77,11 +77,8 @@ impl Place {
         natpmp::external_address(self.gateway(), Some(TIMEOUTS)).await.is_ok()
     }
 
-    pub(super) async fn speaks_upnp(self, patience: Duration) -> bool {
-        self.search(patience).await.is_some()
-    }
-
-    async fn search(self, patience: Duration) -> Option<Gateway<Tokio>> {
+    /// The router as UPnP shows it.
+    pub(super) async fn search(self, patience: Duration) -> Option<Gateway<Tokio>> {
         let mut options = SearchOptions::default();
         options.bind_addr = SocketAddrV4::new(self.own, 0).into();
         options.timeout = Some(patience);
@@ -89,32 +86,28 @@ impl Place {
         search_gateway(options).await.ok()
     }
 
-    /// Has `port` mapped.
-    pub(super) async fn map(
-        self,
-        protocol: Protocol,
-        port: NonZeroU16,
-        patience: Duration,
-    ) -> Option<Mapping> {
+    /// Has `port` mapped by PCP, or NAT-PMP. UPnP wants to be found first: see [`Self::ask_upnp`].
+    pub(super) async fn ask(self, protocol: Protocol, port: NonZeroU16) -> Option<Mapping> {
         let options = PortMappingOptions {
             external_port: Some(port),
             lifetime_seconds: Some(LIFETIME.as_secs() as u32),
             timeout_config: Some(TIMEOUTS),
         };
         let udp = InternetProtocol::Udp;
-        match protocol {
+        let mapping = match protocol {
             Protocol::Pcp => {
                 let base = pcp::BaseMapRequest::new(self.gateway(), self.own.into(), udp, port);
-                Mapping::of(pcp::port_mapping(base, None, None, options).await.ok()?).await
+                pcp::port_mapping(base, None, None, options).await.ok()?
             }
-            Protocol::NatPmp => {
-                Mapping::of(natpmp::port_mapping(self.gateway(), udp, port, options).await.ok()?).await
-            }
-            Protocol::Upnp => {
-                let gateway = self.search(patience).await?;
-                UpnpMapping::make(gateway, SocketAddrV4::new(self.own, port.get())).await
-            }
-        }
+            Protocol::NatPmp => natpmp::port_mapping(self.gateway(), udp, port, options).await.ok()?,
+            Protocol::Upnp => return None,
+        };
+        Mapping::of(mapping).await
+    }
+
+    /// Has `port` mapped by UPnP.
+    pub(super) async fn ask_upnp(self, gateway: Gateway<Tokio>, port: NonZeroU16) -> Option<Mapping> {
+        UpnpMapping::make(gateway, SocketAddrV4::new(self.own, port.get())).await
     }
 }
 
