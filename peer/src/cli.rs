@@ -11,7 +11,7 @@ use relay::program::{Ending, Failure, GlobalArgs, NoSecret, Report, Secret, VERS
 use crate::server_url::ServerUrl;
 use crate::store::Alias as AliasName;
 use crate::target::TcpTarget;
-use crate::{alias, connect, netcheck, ping, share};
+use crate::{alias, connect, netcheck, ping, share, status};
 
 const EXAMPLE: &str = "\
 Example: on the machine that has something to show
@@ -32,6 +32,10 @@ Example: reach what is shared under this ticket at port 9000 of this machine
 const PING_EXAMPLE: &str = "\
 Example: ten round trips to whoever shares under the ticket that is saved as `nas`
   peer ping nas -c 10";
+
+const STATUS_EXAMPLE: &str = "\
+Example: watch which path each peer's data takes, and why
+  peer status --watch";
 
 const ALIAS_EXAMPLE: &str = "\
 Example: save a ticket, see whose it is, and forget it
@@ -64,6 +68,8 @@ pub enum Command {
     Connect(Connect),
     /// Measure the round trip to a ticket's sharer, and say which path each takes
     Ping(Ping),
+    /// Show how the running `share` and `connect` of this user stand
+    Status(Status),
     /// List or forget the short names of tickets
     Alias(Alias),
     /// Say what kind of NAT this machine is behind, and what that means for direct paths
@@ -209,6 +215,15 @@ pub struct Ping {
     pub count: u32,
 }
 
+/// The options of `peer status`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = STATUS_EXAMPLE)]
+pub struct Status {
+    /// Look again every second, until interrupted
+    #[arg(long)]
+    pub watch: bool,
+}
+
 /// The options of `peer alias`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = ALIAS_EXAMPLE)]
@@ -242,6 +257,7 @@ pub async fn run(cli: Cli, report: Report, started: Instant) -> Result<Ending, F
         Command::Share(args) => share::run(args, report, started).await,
         Command::Connect(args) => connect::run(args, report, started).await,
         Command::Ping(args) => ping::run(args, report).await,
+        Command::Status(args) => status::run(args, report).await,
         Command::Alias(args) => alias::run(&args, &report),
         Command::Netcheck(args) => netcheck::run(args, report).await,
     }

@@ -1,7 +1,7 @@
 //! `peer connect`: opens the ports of a ticket's share on this machine.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use proto::machine::Backoff;
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::cli;
+use crate::control::{self, Subject};
 use crate::endpoint::{Connection, Endpoint, EndpointConfig, EndpointEvent};
 use crate::error::Error;
 use crate::forward::{Counters, Ended, forward};
@@ -54,8 +55,17 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
         config = config.with_port_mapping();
     }
     let endpoint = Endpoint::bind(config, Arc::clone(&net))?;
+    let listen = Arc::default();
+    let subject = Subject {
+        command: "connect",
+        server: ticket.server.url.clone(),
+        name: None,
+        targets: Vec::new(),
+        listen: Arc::clone(&listen),
+    };
+    let _control = control::open(&store, endpoint.clone(), subject);
     let save = args.save.map(|alias| (store, alias));
-    let tunnel = Tunnel { endpoint: endpoint.clone(), ticket, save, report, net, started };
+    let tunnel = Tunnel { endpoint: endpoint.clone(), ticket, save, listen, report, net, started };
     let ended = tokio::select! {
         failed = tunnel.run(listeners) => Err(failed),
         reason = shutdown.requested() => Ok(reason),
@@ -88,6 +98,8 @@ struct Tunnel {
     ticket: Ticket,
     /// Under what to keep the ticket, once it has let us in.
     save: Option<(Store, Alias)>,
+    /// Where it listens, for whoever asks.
+    listen: Arc<OnceLock<Vec<SocketAddr>>>,
     report: Report,
     net: Arc<dyn Net>,
     started: Instant,
@@ -159,6 +171,7 @@ impl Tunnel {
     fn print_ready(&self, listeners: &[Box<dyn Listener>], connection: &Connection) {
         let listen: Vec<SocketAddr> =
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
+        let _known = self.listen.set(listen.clone());
         let peer_id = connection.peer_id();
         for addr in &listen {
             self.report.line(format_args!(

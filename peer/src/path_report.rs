@@ -49,6 +49,15 @@ pub(crate) const fn kind_name(kind: PathKind) -> &'static str {
     }
 }
 
+/// A kind of path, as a script reads it: the word of the `path` event.
+pub(crate) const fn kind_word(kind: PathKind) -> &'static str {
+    match kind {
+        PathKind::Direct => "direct",
+        PathKind::DirectTcp => "direct-tcp",
+        PathKind::Relay => "relay",
+    }
+}
+
 /// A round trip in milliseconds, to a tenth.
 pub(crate) fn millis(rtt: Duration) -> f64 {
     (rtt.as_secs_f64() * 10_000.0).round() / 10.0

@@ -21,6 +21,7 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, broadcast, mpsc};
 
 use crate::cli;
+use crate::control::{self, Subject};
 use crate::endpoint::{
     Endpoint, EndpointConfig, EndpointEvent, PublicShare, ShareSpec, Standing, Visit, VisitorStream,
 };
@@ -80,6 +81,14 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
     let endpoint = Endpoint::bind(config, Arc::clone(&net))?;
     let (stored, fresh) = stored_share(&args, &store)?;
     let public = public::describe(&args, &stored)?;
+    let subject = Subject {
+        command: "share",
+        server: hint.url.clone(),
+        name: Some(stored.name.clone()),
+        targets: args.targets.iter().map(ToString::to_string).collect(),
+        listen: Arc::default(),
+    };
+    let _control = control::open(&store, endpoint.clone(), subject);
     let offered = Offered {
         ticket: ticket(&stored, hint, endpoint.peer_id()).to_text(),
         name: public.as_ref().map_or_else(|| stored.name.clone(), |public| public.name.clone()),

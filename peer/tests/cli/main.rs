@@ -12,5 +12,6 @@ mod ping;
 mod privacy;
 mod refusals;
 mod running;
+mod status;
 mod tickets;
 mod unreachable;

@@ -10,8 +10,16 @@ use crate::support::{Home, Program, Rendezvous};
 #[tokio::test]
 async fn every_command_has_help_with_an_example() {
     let home = Home::new();
-    let commands =
-        [&[][..], &["share"], &["connect"], &["ping"], &["alias"], &["alias", "list"], &["alias", "remove"]];
+    let commands = [
+        &[][..],
+        &["share"],
+        &["connect"],
+        &["ping"],
+        &["status"],
+        &["alias"],
+        &["alias", "list"],
+        &["alias", "remove"],
+    ];
     for args in commands.map(|command| [command, &["--help"]].concat()) {
         let ended = home.run(&args).await;
         assert_eq!(ended.code, Some(0), "{args:?}");
