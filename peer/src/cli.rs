@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use proto::name::ShareName;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::gateway::is_host;
+use relay::outbound::Proxy;
 use relay::program::{Ending, Failure, GlobalArgs, NoSecret, Report, Secret, VERSION};
 
+use crate::endpoint::PathPolicy;
 use crate::server_url::ServerUrl;
 use crate::store::Alias as AliasName;
 use crate::target::TcpTarget;
@@ -190,6 +192,16 @@ pub struct Connect {
     /// Do not ask the router to map a port (PCP, NAT-PMP, UPnP)
     #[arg(long)]
     pub no_portmap: bool,
+
+    /// Which kinds of path may carry data
+    #[arg(long, value_name = "KIND", value_enum, default_value_t)]
+    pub path: PathPolicy,
+}
+
+/// The HTTP proxy that the user's environment names.
+pub(crate) fn proxy() -> Result<Option<Proxy>, Failure> {
+    Proxy::from_environment(|name| std::env::var(name).ok())
+        .map_err(|error| Failure::usage(format_args!("the environment's HTTPS_PROXY can't be used: {error}")))
 }
 
 /// The options of `peer netcheck`.

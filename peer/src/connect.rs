@@ -45,12 +45,14 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
     let ticket = ticket_source::read(args.ticket, &store)?;
     let net: Arc<dyn Net> = Arc::new(OsNet);
     // Listeners come first: a port that is taken is known at once, and a visitor may come early.
-    let mut listeners = Vec::new();
+    let mut listeners: Vec<Arc<dyn Listener>> = Vec::new();
     for addr in &args.listen {
-        listeners.push(listen(&*net, *addr)?);
+        listeners.push(Arc::from(listen(&*net, *addr)?));
     }
     let key = store.identity()?;
-    let mut config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
+    let config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
+    let mut config =
+        EndpointConfig { relay: ticket.relay.clone(), proxy: cli::proxy()?, paths: args.path, ..config };
     if !args.no_portmap {
         config = config.with_port_mapping();
     }
@@ -107,14 +109,23 @@ struct Tunnel {
 
 impl Tunnel {
     /// Connects, listens, and connects again whenever the connection is lost.
-    async fn run(self, mut listeners: Vec<Box<dyn Listener>>) -> Failure {
+    async fn run(self, mut listeners: Vec<Arc<dyn Listener>>) -> Failure {
         tokio::spawn(print_paths(self.endpoint.clone(), self.report.clone(), self.started));
         let (current, live) = watch::channel(None);
         let given = listeners.len();
         for (number, listener) in listeners.iter().enumerate() {
             tracing::debug!(number, addr = ?listener.local_addr(), "listening before the connection");
         }
-        let mut connection = match self.endpoint.connect(&self.ticket).await {
+        let begun = match self.endpoint.begin(&self.ticket).await {
+            Ok(begun) => begun,
+            Err(error) => return error.into(),
+        };
+        // Whoever came before now need not wait to hear that we are let in: what they send follows the proof.
+        let _ = current.send(Some(begun.early()));
+        for (number, listener) in listeners.iter().enumerate() {
+            self.open(listener, number, &live);
+        }
+        let mut connection = match begun.finish().await {
             Ok(connection) => connection,
             Err(error) => return error.into(),
         };
@@ -127,20 +138,19 @@ impl Tunnel {
         if let Err(failure) = self.save_ticket() {
             return failure;
         }
-        let beside = self.is_beside(&connection);
+        let beside = connection.is_beside();
         for target in &connection.targets()[given..] {
             // On the sharer's own machine its port is the target's, also while nothing listens there: a
             // listener of ours would be shared with itself.
             match listen_for(&*self.net, if beside { 0 } else { target.port }) {
-                Ok(listener) => listeners.push(listener),
+                Ok(listener) => listeners.push(listener.into()),
                 Err(failure) => return failure,
             }
         }
         self.print_ready(&listeners, &connection);
         let _ = current.send(Some(connection.clone()));
-        for (number, listener) in listeners.into_iter().enumerate() {
-            let number = u16::try_from(number).unwrap_or(u16::MAX);
-            tokio::spawn(accept(listener, number, live.clone(), self.report.clone()));
+        for (number, listener) in listeners.iter().enumerate().skip(given) {
+            self.open(listener, number, &live);
         }
         loop {
             let why = connection.closed().await;
@@ -162,13 +172,13 @@ impl Tunnel {
         Ok(())
     }
 
-    /// Whether the sharer is on this machine.
-    fn is_beside(&self, connection: &Connection) -> bool {
-        let Some(at) = connection.reached_at() else { return false };
-        at.ip().is_loopback() || self.net.addresses().is_ok_and(|ours| ours.contains(&at.ip()))
+    /// Takes in the visitors of a target.
+    fn open(&self, listener: &Arc<dyn Listener>, number: usize, live: &watch::Receiver<Option<Connection>>) {
+        let number = u16::try_from(number).unwrap_or(u16::MAX);
+        tokio::spawn(accept(Arc::clone(listener), number, live.clone(), self.report.clone()));
     }
 
-    fn print_ready(&self, listeners: &[Box<dyn Listener>], connection: &Connection) {
+    fn print_ready(&self, listeners: &[Arc<dyn Listener>], connection: &Connection) {
         let listen: Vec<SocketAddr> =
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
         let _known = self.listen.set(listen.clone());
@@ -212,7 +222,7 @@ async fn print_paths(endpoint: Endpoint, report: Report, started: Instant) {
 
 /// Takes visitors in, for ever.
 async fn accept(
-    listener: Box<dyn Listener>,
+    listener: Arc<dyn Listener>,
     target: u16,
     live: watch::Receiver<Option<Connection>>,
     report: Report,

@@ -5,17 +5,20 @@ use std::sync::Arc;
 
 use proto::candidate::{Scope, scope};
 use proto::ticket::{MAX_ADDRS, ServerHint};
+use proto::wire::relay::PATH;
+use proto::wire::signal::RelayHint;
 use relay::net::Net;
 use relay::program::Failure;
 use rendezvous::{Alternate, Bind, Server, ServerConfig};
 
+use crate::locate::Located;
 use crate::store::{EmbeddedPorts, Store};
 
 /// Starts a server on the ports it had the last time, where they are free.
 ///
 /// # Errors
 /// It can't listen anywhere, or its state can't be read.
-pub(crate) fn start(store: &Store, net: Arc<dyn Net>) -> Result<(Server, ServerHint), Failure> {
+pub(crate) fn start(store: &Store, net: Arc<dyn Net>) -> Result<(Server, Located), Failure> {
     let key = store.embedded_identity()?;
     let ports = store.embedded_ports()?;
     let any = |port| Bind::preferring(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)));
@@ -38,7 +41,8 @@ pub(crate) fn start(store: &Store, net: Arc<dyn Net>) -> Result<(Server, ServerH
         store.save_embedded_ports(bound)?;
     }
     let hint = hint(&server, &*net, bound);
-    Ok((server, hint))
+    let relay = RelayHint { url: format!("{}{PATH}", hint.url), peer_id: hint.peer_id };
+    Ok((server, Located { server: hint, relay: Some(relay) }))
 }
 
 /// Where it is reached: from this machine by loopback, from others by the addresses of its interfaces.

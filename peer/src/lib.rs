@@ -28,5 +28,5 @@ pub mod target;
 mod ticket_source;
 mod trust;
 
-pub use endpoint::{Connection, Endpoint, EndpointConfig, Visit};
+pub use endpoint::{Connection, Endpoint, EndpointConfig, PathPolicy, Visit};
 pub use error::Error;

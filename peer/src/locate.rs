@@ -1,6 +1,5 @@
 //! Finding a server: who it is and where its UDP port is, by `GET /.well-known/culvert` on its URL.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -9,9 +8,9 @@ use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use proto::ticket::{MAX_ADDRS, ServerHint};
-use relay::net::{Net, Stream};
+use proto::wire::signal::RelayHint;
+use relay::outbound::{Origin, Outbound, OutboundError};
 use rendezvous::well_known::{self, WellKnown};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::Error;
@@ -29,15 +28,24 @@ const RETRY: Duration = Duration::from_millis(500);
 /// The largest answer that is read, in bytes.
 const MAX_ANSWER: usize = 16 * 1024;
 
+/// A server, and what it says of itself.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// Who and where it is.
+    pub server: ServerHint,
+    /// The relay at which its peers wait.
+    pub relay: Option<RelayHint>,
+}
+
 /// Asks a server who and where it is, for ten seconds if need be.
 ///
 /// # Errors
 /// [`Error::ServerUnreachable`] with the last attempt's reason.
-pub async fn locate(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, Error> {
+pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Error> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let error = match timeout(ATTEMPT, ask(net, url)).await {
-            Ok(Ok(known)) => return Ok(hint(url, known)),
+        let error = match timeout(ATTEMPT, ask(outbound, url)).await {
+            Ok(Ok(known)) => return Ok(located(url, known)),
             Ok(Err(why)) => why,
             Err(_) => Failed { why: "it did not answer in time".into(), passing: true },
         };
@@ -57,9 +65,9 @@ pub async fn locate(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, Error>
 ///
 /// # Errors
 /// Why it came to nothing.
-pub(crate) async fn ask_once(net: &dyn Net, url: &ServerUrl) -> Result<ServerHint, String> {
-    match timeout(ATTEMPT, ask(net, url)).await {
-        Ok(Ok(known)) => Ok(hint(url, known)),
+pub(crate) async fn ask_once(outbound: &Outbound, url: &ServerUrl) -> Result<Located, String> {
+    match timeout(ATTEMPT, ask(outbound, url)).await {
+        Ok(Ok(known)) => Ok(located(url, known)),
         Ok(Err(failed)) => Err(failed.why),
         Err(_) => Err("it did not answer in time".into()),
     }
@@ -69,8 +77,12 @@ pub(crate) async fn ask_once(net: &dyn Net, url: &ServerUrl) -> Result<ServerHin
 ///
 /// # Errors
 /// [`Error::ServerUnreachable`] after `patience` at the latest.
-pub(crate) async fn describe(net: &dyn Net, url: &ServerUrl, patience: Duration) -> Result<WellKnown, Error> {
-    let why = match timeout(patience, ask(net, url)).await {
+pub(crate) async fn describe(
+    outbound: &Outbound,
+    url: &ServerUrl,
+    patience: Duration,
+) -> Result<WellKnown, Error> {
+    let why = match timeout(patience, ask(outbound, url)).await {
         Ok(Ok(known)) => return Ok(known),
         Ok(Err(failed)) => failed.why,
         Err(_) => "it did not answer in time".into(),
@@ -80,8 +92,8 @@ pub(crate) async fn describe(net: &dyn Net, url: &ServerUrl, patience: Duration)
 
 /// From a request to the head of its answer, whatever it is, on a connection that stands already; `None` where
 /// nothing answers.
-pub(crate) async fn round_trip(net: &dyn Net, url: &ServerUrl, path: &str) -> Option<Duration> {
-    let mut sender = open(net, url).await.ok()?;
+pub(crate) async fn round_trip(outbound: &Outbound, url: &ServerUrl, path: &str) -> Option<Duration> {
+    let mut sender = open(outbound, url).await.ok()?;
     let request = Request::get(path).header(header::HOST, url.authority()).body(Empty::new()).ok()?;
     let begin = Instant::now();
     sender.send_request(request).await.ok()?;
@@ -94,14 +106,26 @@ struct Failed {
     passing: bool,
 }
 
-impl<E: std::fmt::Display> From<E> for Failed {
-    fn from(error: E) -> Self {
+impl From<hyper::Error> for Failed {
+    fn from(error: hyper::Error) -> Self {
         Self { why: error.to_string(), passing: true }
     }
 }
 
-async fn ask(net: &dyn Net, url: &ServerUrl) -> Result<WellKnown, Failed> {
-    let mut sender = open(net, url).await?;
+impl From<hyper::http::Error> for Failed {
+    fn from(error: hyper::http::Error) -> Self {
+        Self { why: error.to_string(), passing: false }
+    }
+}
+
+impl From<OutboundError> for Failed {
+    fn from(error: OutboundError) -> Self {
+        Self { passing: error.is_passing(), why: error.to_string() }
+    }
+}
+
+async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<WellKnown, Failed> {
+    let mut sender = open(outbound, url).await?;
     let request = Request::get(well_known::PATH)
         .header(header::HOST, url.authority())
         .header(header::ACCEPT, "application/json")
@@ -126,71 +150,24 @@ async fn ask(net: &dyn Net, url: &ServerUrl) -> Result<WellKnown, Failed> {
 }
 
 /// What of a server's document is kept.
-fn hint(url: &ServerUrl, known: WellKnown) -> ServerHint {
+fn located(url: &ServerUrl, known: WellKnown) -> Located {
     let udp = known.udp.into_iter().take(MAX_ADDRS).map(proto::candidate::canonical).collect();
-    ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }
+    let relay =
+        known.relays.into_iter().next().map(|relay| RelayHint { url: relay.url, peer_id: relay.peer_id });
+    Located { server: ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }, relay }
 }
 
 /// A way for HTTP requests to a host.
 type Requests = SendRequest<Empty<Bytes>>;
 
-/// Opens one to the host of a URL, at the first of its addresses that takes it.
-async fn open(net: &dyn Net, url: &ServerUrl) -> Result<Requests, Failed> {
-    let addrs = net.resolve(&url.host, url.port).await?;
-    let mut last = Failed { why: "its name has no address".into(), passing: true };
-    for addr in addrs {
-        match net.connect_tcp(addr).await {
-            Ok(stream) => return open_over(stream, url).await,
-            Err(error) => last = error.into(),
-        }
-    }
-    Err(last)
-}
-
-async fn open_over(stream: Stream, url: &ServerUrl) -> Result<Requests, Failed> {
-    let (reader, writer) = stream;
-    let stream = tokio::io::join(reader, writer);
-    if url.tls {
-        let name = rustls::pki_types::ServerName::try_from(url.host.clone())?;
-        let connector = tokio_rustls::TlsConnector::from(https_config()?);
-        let stream = connector.connect(name, stream).await.map_err(|error| {
-            let passing = !is_certificate_error(&error);
-            Failed { why: error.to_string(), passing }
-        })?;
-        speak_http(stream).await
-    } else {
-        speak_http(stream).await
-    }
-}
-
-async fn speak_http<S>(stream: S) -> Result<Requests, Failed>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+/// Opens one to the host of a URL.
+async fn open(outbound: &Outbound, url: &ServerUrl) -> Result<Requests, Failed> {
+    let origin = Origin { tls: url.tls, host: url.host.clone(), port: url.port };
+    let stream = outbound.connect(&origin).await?.wire;
     let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(async move {
         // Whatever breaks the connection shows as the request's own error.
         let _ = connection.await;
     });
     Ok(sender)
-}
-
-fn https_config() -> Result<Arc<rustls::ClientConfig>, Failed> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        let why = "this machine has no root certificates; install its ca-certificates package";
-        return Err(Failed { why: why.into(), passing: false });
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(Arc::new(config))
-}
-
-fn is_certificate_error(error: &std::io::Error) -> bool {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(inner, Some(rustls::Error::InvalidCertificate(_)))
 }

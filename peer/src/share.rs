@@ -12,9 +12,11 @@ use proto::ticket::{ServerHint, Ticket};
 use proto::tunnel::label;
 use proto::wire::VERSION;
 use proto::wire::peer::close;
+use proto::wire::signal::RelayHint;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use relay::net::{Net, OsNet};
+use relay::outbound::Outbound;
 use relay::program::{Ending, Failure, Report, Shutdown};
 use rendezvous::Server;
 use serde::Serialize;
@@ -27,6 +29,7 @@ use crate::endpoint::{
 };
 use crate::error::Error;
 use crate::forward::{Counters, Ended, forward};
+use crate::locate::Located;
 use crate::path_report;
 use crate::public::{self, Notice, Public};
 use crate::store::{self, Store, StoredShare};
@@ -59,21 +62,25 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
     let shutdown = Shutdown::install().map_err(|error| Failure::failed("no-signals", error))?;
     let net: Arc<dyn Net> = Arc::new(OsNet);
     let store = Store::of_this_user()?;
-    let (server, hint) = match &args.server {
+    let proxy = cli::proxy()?;
+    let (server, located) = match &args.server {
         Some(url) => {
+            let outbound = Outbound::new(Arc::clone(&net), proxy.clone());
             let found = tokio::select! {
-                found = trust::find_server(&*net, url, &store, &report) => found?,
+                found = trust::find_server(&outbound, url, &store, &report) => found?,
                 reason = shutdown.requested() => return Ok(reason.into()),
             };
             (None, found)
         }
         None => {
-            let (server, hint) = embedded::start(&store, Arc::clone(&net))?;
-            (Some(server), hint)
+            let (server, located) = embedded::start(&store, Arc::clone(&net))?;
+            (Some(server), located)
         }
     };
     let key = if args.ephemeral { store::new_key() } else { store.identity()? };
-    let mut config = EndpointConfig::new(Arc::new(key), hint.clone());
+    let Located { server: hint, relay } = located;
+    let config = EndpointConfig::new(Arc::new(key), hint.clone());
+    let mut config = EndpointConfig { relay: relay.clone(), proxy, ..config };
     if !args.no_portmap {
         config = config.with_port_mapping();
     }
@@ -90,7 +97,7 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
     };
     let _control = control::open(&store, endpoint.clone(), subject);
     let offered = Offered {
-        ticket: ticket(&stored, hint, endpoint.peer_id()).to_text(),
+        ticket: ticket(&stored, (hint, relay), endpoint.peer_id()).to_text(),
         name: public.as_ref().map_or_else(|| stored.name.clone(), |public| public.name.clone()),
         public,
         embedded: server.is_some(),
@@ -172,7 +179,7 @@ fn new_share(name: Option<ShareName>) -> StoredShare {
     }
 }
 
-fn ticket(stored: &StoredShare, server: ServerHint, sharer: PeerId) -> Ticket {
+fn ticket(stored: &StoredShare, (server, relay): (ServerHint, Option<RelayHint>), sharer: PeerId) -> Ticket {
     let StoredShare { share, ticket, secret, expires, .. } = stored;
     Ticket {
         version: VERSION,
@@ -181,7 +188,7 @@ fn ticket(stored: &StoredShare, server: ServerHint, sharer: PeerId) -> Ticket {
         expires: *expires,
         share: ShareId(*share),
         server,
-        relay: None,
+        relay,
         sharer,
     }
 }

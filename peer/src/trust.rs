@@ -1,11 +1,10 @@
 //! Whether the server that answers is the one that the user means.
 
-use proto::ticket::ServerHint;
-use relay::net::Net;
+use relay::outbound::Outbound;
 use relay::program::{Failure, Report};
 
 use crate::error::Error;
-use crate::locate::locate;
+use crate::locate::{Located, locate};
 use crate::server_url::ServerUrl;
 use crate::store::Store;
 
@@ -15,14 +14,15 @@ use crate::store::Store;
 /// # Errors
 /// It can't be reached, or it is another one.
 pub(crate) async fn find_server(
-    net: &dyn Net,
+    outbound: &Outbound,
     url: &ServerUrl,
     store: &Store,
     report: &Report,
-) -> Result<ServerHint, Failure> {
-    let hint = locate(net, url).await?;
+) -> Result<Located, Failure> {
+    let located = locate(outbound, url).await?;
+    let hint = &located.server;
     if url.tls {
-        return Ok(hint);
+        return Ok(located);
     }
     let shown = url.to_string();
     let changed = |known, remedy| Error::ServerChanged {
@@ -35,21 +35,21 @@ pub(crate) async fn find_server(
         if given != hint.peer_id {
             return Err(changed(given, "write the new one behind the # of its URL".into()).into());
         }
-        return Ok(hint);
+        return Ok(located);
     }
     match store.pinned(&shown)? {
         Some(known) if known != hint.peer_id => {
             let remedy = format!("remove {}", store.pin_path(&shown).display());
             Err(changed(known, remedy).into())
         }
-        Some(_) => Ok(hint),
+        Some(_) => Ok(located),
         None => {
             store.pin(&shown, hint.peer_id)?;
             report.line(format_args!(
                 "The server {shown} is {} (kept; a change will be refused).",
                 hint.peer_id
             ));
-            Ok(hint)
+            Ok(located)
         }
     }
 }

@@ -110,6 +110,11 @@ impl Dial {
         &self.exchange
     }
 
+    /// What it says of ourselves.
+    pub const fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// Whether this dial is the one that `offer` names.
     pub fn is(&self, offer: Nonce) -> bool {
         self.current.nonce == offer

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -194,14 +194,20 @@ async fn connection(
 ) {
     let service = service_fn(|mut request| {
         let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
-        async move { Ok::<_, Infallible>(respond(&*pages, &mut request, from, &counters).await) }
+        async move {
+            let mut page = respond(&*pages, &mut request, from, &counters).await;
+            // hyper's own switch would say so of a connection that is taken over as well.
+            if !keep_alive && page.status() != StatusCode::SWITCHING_PROTOCOLS {
+                page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, Infallible>(page)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
         .max_headers(HEADERS)
         .max_buf_size(HEAD)
-        .keep_alive(keep_alive)
         .serve_connection(TokioIo::new(tokio::io::join(read, write)), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

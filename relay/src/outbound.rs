@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use data_encoding::BASE64;
+use proto::wire::relay::PATH;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::JoinSet;
@@ -43,6 +44,19 @@ pub struct Origin {
 }
 
 impl Origin {
+    /// The server of a relay's URL, `http(s)://host[:port]/relay`; none where that is no such URL.
+    pub fn of_relay(url: &str) -> Option<Self> {
+        let url: hyper::Uri = url.parse().ok()?;
+        let tls = match url.scheme_str()? {
+            "https" => true,
+            "http" => false,
+            _ => return None,
+        };
+        let host = url.host()?.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
+        let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        (url.path() == PATH && url.query().is_none() && port != 0).then_some(Self { tls, host, port })
+    }
+
     /// `host:port`, with an IPv6 address in brackets.
     pub fn authority(&self) -> String {
         if self.host.contains(':') {
@@ -310,6 +324,24 @@ mod tests {
 
     fn environment(set: &'static [(&str, &str)]) -> impl Fn(&str) -> Option<String> {
         move |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+    }
+
+    #[test]
+    fn a_relays_url_is_read_and_whatever_else_is_none() {
+        let origin = |tls, host: &str, port| Some(Origin { tls, host: host.to_owned(), port });
+        assert_eq!(Origin::of_relay("https://Relay.example/relay"), origin(true, "relay.example", 443));
+        assert_eq!(Origin::of_relay("http://[2001:db8::1]:8080/relay"), origin(false, "2001:db8::1", 8080));
+        for url in [
+            "/relay",
+            "http://x",
+            "http://x/other",
+            "ftp://x/relay",
+            "http://x:0/relay",
+            "http://x/relay?a",
+            "",
+        ] {
+            assert_eq!(Origin::of_relay(url), None, "{url}");
+        }
     }
 
     #[test]

@@ -13,5 +13,5 @@ mod book;
 mod inbox;
 mod link;
 
-pub use book::Book;
+pub use book::{Book, is_relayed};
 pub use link::{Lane, Outlet, RelayedLink};

@@ -89,7 +89,12 @@ impl Server {
         };
         matchmaker.relays = advertised(relay.as_deref(), config.public_url.as_ref(), &relays);
         let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
-        let socket = ServerSocket::new(main.0, udp, Arc::clone(&desk));
+        let socket = ServerSocket::new(
+            main.0,
+            relay.as_ref().and_then(|relay| relay.service()),
+            udp,
+            Arc::clone(&desk),
+        );
         let endpoint = endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
         let stop = watch::Sender::new(false);
         let front = Arc::new(Front {

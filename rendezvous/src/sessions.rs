@@ -4,7 +4,7 @@
 //! each session, and a session that lets its queue run over is closed.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::id::PeerId;
@@ -12,6 +12,7 @@ use proto::matchmaker::{Matchmaker, MatchmakerAction, MatchmakerConfig, Matchmak
 use proto::wire;
 use proto::wire::session::{FromServer, ToServer, close};
 use quinn::{Connection, VarInt};
+use relay::relayed::is_relayed;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
@@ -51,6 +52,11 @@ pub(crate) struct Seat {
     key: SessionKey,
 }
 
+/// Where a session comes from, as a peer is told: of one through the relay nothing is known.
+fn observed(remote: SocketAddr) -> SocketAddr {
+    if is_relayed(remote) { (Ipv6Addr::UNSPECIFIED, 0).into() } else { remote }
+}
+
 impl Sessions {
     pub(crate) fn new(config: MatchmakerConfig, queue: usize, counters: Arc<Counters>) -> Self {
         let state = State { matchmaker: Matchmaker::new(config), lines: BTreeMap::new(), next_key: 0 };
@@ -64,7 +70,7 @@ impl Sessions {
         connection: &Connection,
     ) -> (Seat, mpsc::Receiver<Vec<u8>>) {
         let (frames, receiver) = mpsc::channel(self.queue);
-        let observed = connection.remote_address();
+        let observed = observed(connection.remote_address());
         let line = Line { connection: connection.clone(), frames, local: connection.local_ip() };
         let mut state = self.lock();
         let key = state.next_key;
@@ -167,7 +173,8 @@ impl Seat {
     }
 
     /// The session's packets come from this address now, or still.
-    pub(crate) fn seen_at(&self, observed: SocketAddr) {
+    pub(crate) fn seen_at(&self, remote: SocketAddr) {
+        let observed = observed(remote);
         self.input(|matchmaker, _| matchmaker.handle_rebound(self.key, observed));
     }
 

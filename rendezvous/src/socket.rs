@@ -8,6 +8,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
@@ -17,6 +18,7 @@ use quinn::{AsyncUdpSocket, UdpPoller};
 use relay::demux;
 use relay::listen::Socket;
 use relay::net::Link;
+use relay::relayed::{RelayedLink, is_relayed};
 use tokio::time::Instant;
 
 use crate::stats::Counters;
@@ -100,6 +102,10 @@ impl Origin {
 /// The main socket, as quinn has it.
 pub(crate) struct ServerSocket {
     link: Arc<dyn Link>,
+    /// For peers that come through the server's own relay.
+    relayed: Option<Arc<RelayedLink>>,
+    /// Whose turn it is to be received from.
+    relayed_first: AtomicBool,
     bound: SocketAddr,
     desk: Arc<Desk>,
 }
@@ -111,8 +117,42 @@ impl fmt::Debug for ServerSocket {
 }
 
 impl ServerSocket {
-    pub(crate) fn new(link: Arc<dyn Link>, bound: SocketAddr, desk: Arc<Desk>) -> Self {
-        Self { link, bound, desk }
+    pub(crate) fn new(
+        link: Arc<dyn Link>,
+        relayed: Option<Arc<RelayedLink>>,
+        bound: SocketAddr,
+        desk: Arc<Desk>,
+    ) -> Self {
+        Self { link, relayed, relayed_first: AtomicBool::new(false), bound, desk }
+    }
+
+    fn poll_udp(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        // A link's only error is that the runtime is going, and then the endpoint may go too.
+        let received = std::task::ready!(self.link.poll_recv(cx, bufs, meta))?;
+        for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(received) {
+            self.sort(buf, meta);
+        }
+        Poll::Ready(Ok(received))
+    }
+
+    fn poll_relayed(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        let Some(relayed) = &self.relayed else { return Poll::Pending };
+        let received = std::task::ready!(relayed.poll_recv(cx, bufs, meta))?;
+        for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(received) {
+            // There is nobody's address to be told through a relay.
+            demux::split(buf, meta, |_, _| {});
+        }
+        Poll::Ready(Ok(received))
     }
 
     /// Answers what is not QUIC, and leaves in the buffer what is.
@@ -148,7 +188,11 @@ impl AsyncUdpSocket for ServerSocket {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.link.try_send(transmit)
+        match &self.relayed {
+            // What the relay has no room for is lost, as packets are.
+            Some(relayed) if is_relayed(transmit.destination) => relayed.try_send(transmit).or(Ok(())),
+            Some(_) | None => self.link.try_send(transmit),
+        }
     }
 
     fn poll_recv(
@@ -157,12 +201,14 @@ impl AsyncUdpSocket for ServerSocket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        // A link's only error is that the runtime is going, and then the endpoint may go too.
-        let received = std::task::ready!(self.link.poll_recv(cx, bufs, meta))?;
-        for (buf, meta) in bufs.iter_mut().zip(meta.iter_mut()).take(received) {
-            self.sort(buf, meta);
+        // Each in its turn, or one could starve the other.
+        let relayed_first = self.relayed_first.fetch_xor(true, Ordering::Relaxed);
+        let first =
+            if relayed_first { self.poll_relayed(cx, bufs, meta) } else { self.poll_udp(cx, bufs, meta) };
+        if first.is_ready() {
+            return first;
         }
-        Poll::Ready(Ok(received))
+        if relayed_first { self.poll_udp(cx, bufs, meta) } else { self.poll_relayed(cx, bufs, meta) }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

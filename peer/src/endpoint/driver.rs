@@ -9,6 +9,7 @@ mod lifetime;
 mod mapped;
 mod paths;
 mod punching;
+mod relays;
 mod roaming;
 mod status;
 
@@ -26,9 +27,11 @@ use proto::session::{Session, SessionAction, SessionConfig};
 use proto::ticket::{ServerHint, Ticket};
 use proto::wire;
 use proto::wire::peer::{Target, close};
+use proto::wire::signal::RelayHint;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 use relay::net::{Change, Net};
+use relay::outbound::Outbound;
 use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -36,13 +39,15 @@ use super::accept::{Knock, Visit};
 use super::remote::{Introduction, Remote, RemoteKey};
 use super::server_session::{Address, Attempt, Lost, SessionInput};
 use super::status::Status;
-use super::{EndpointEvent, ShareSpec, Standing, close_remote_later};
+use super::{EndpointEvent, PathPolicy, ShareSpec, Standing, close_remote_later};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
 use exchanges::{Dialling, PendingDial};
 use lifetime::Learning;
 use paths::FreshLink;
 use punching::Ports;
+pub(super) use relays::RelayEvent;
+use relays::Relays;
 use roaming::Network;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
@@ -62,6 +67,10 @@ pub(super) enum Input {
     Network(Change),
     /// Where the router lets the world in to the main socket, if it does.
     Mapped(Option<SocketAddr>),
+    Relay {
+        relay: PeerId,
+        event: RelayEvent,
+    },
 }
 
 /// What the endpoint's owner wants.
@@ -81,6 +90,9 @@ pub(super) struct Parts {
     pub(super) instance: Instance,
     pub(super) key: Arc<SecretKey>,
     pub(super) server: ServerHint,
+    pub(super) relay: Option<RelayHint>,
+    pub(super) outbound: Outbound,
+    pub(super) paths: PathPolicy,
     pub(super) net: Arc<dyn Net>,
     pub(super) socket: Arc<PathSocket>,
     pub(super) quinn: quinn::Endpoint,
@@ -133,6 +145,7 @@ pub(super) struct Driver {
     lifetime: Learning,
     ports: Ports,
     network: Network,
+    relays: Relays,
     next_link: u16,
     traffic_at: Option<Instant>,
     closed: bool,
@@ -168,6 +181,7 @@ impl Driver {
             lifetime: Learning::default(),
             ports: Ports::default(),
             network,
+            relays: Relays::default(),
             next_link: 1,
             traffic_at: None,
             closed: false,
@@ -179,6 +193,9 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         mut datagrams: mpsc::Receiver<Datagram>,
     ) {
+        if let Some(relay) = self.parts.relay.take() {
+            self.set_home(&relay);
+        }
         let changes = self.parts.net.watch_changes();
         let watch = tokio::spawn(roaming::watch(changes, self.parts.inputs.clone()));
         while !self.closed {
@@ -217,6 +234,7 @@ impl Driver {
             }
             Input::Session { .. } => {}
             Input::Knock(knock) => self.handle_knock(*knock),
+            Input::Relay { relay, event } => self.handle_relay(relay, event, now),
             Input::Network(change) => self.handle_change(change, now),
             Input::Mapped(mapped) => self.handle_mapped(mapped),
         }
@@ -230,19 +248,22 @@ impl Driver {
                     let _ = reply.send(Err(error.clone()));
                     return;
                 }
+                // Beside the session, not after it.
+                let _relay = self.relay_of(&ticket);
                 self.pending.push(PendingDial::new(*ticket, Some(reply), None, now));
             }
             Command::Attach { address, connection } => {
-                if let Some((_, remote)) = self.by_address(address) {
+                if let Some(early) = self.early(address) {
+                    early.connection = Some(connection);
+                } else if let Some((_, remote)) = self.by_address(address) {
                     remote.connection = Some(connection);
                     remote.expires = None;
                 }
             }
-            Command::Forget { address } => {
-                if let Some((key, _)) = self.by_address(address) {
-                    self.forget(key, (close::DONE, "done"), now);
-                }
-            }
+            Command::Forget { address } => match self.by_address(address) {
+                Some((key, _)) => self.forget(key, (close::DONE, "done"), now),
+                None => self.forget_early(address),
+            },
             Command::Status { reply } => {
                 let _ = reply.send(self.status(now));
             }
@@ -390,7 +411,8 @@ impl Driver {
             socket: Arc::clone(&self.parts.socket),
             key: Arc::clone(&self.parts.key),
             server: self.parts.server.clone(),
-            net: Arc::clone(&self.parts.net),
+            outbound: self.parts.outbound.clone(),
+            relayed: self.relayed_server(),
             inputs: self.parts.inputs.clone(),
             reached: self.parts.reached.clone(),
         };
@@ -430,6 +452,9 @@ impl Driver {
         }
         for link in remote.links {
             self.close_link(link);
+        }
+        if let Some(path) = remote.relayed {
+            self.leave_relay(path);
         }
         self.lifetime_loses(key, now);
         close_remote_later(&self.parts.socket, remote.address);

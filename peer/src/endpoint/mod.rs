@@ -23,12 +23,15 @@ use proto::doorman::Admission;
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::path::{PathKind, Reason};
+use proto::proof;
 use proto::ticket::{ServerHint, Ticket};
 use proto::wire::peer::{Target, close};
+use proto::wire::signal::RelayHint;
 use proto::wire::{self, peer};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use relay::net::Net;
+use relay::outbound::{Outbound, Proxy};
 use relay::quic::{self, Addresses, ResetKey};
 use relay::tls;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
@@ -36,8 +39,10 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use crate::error::Error;
 use crate::path_socket::PathSocket;
 use crate::portmap::PortMapper;
+use dialing::HelloStream;
 use driver::{Command, Driver, Input};
 use publisher::Publisher;
+use remote::{Introduction, Meeting};
 use server_session::Address;
 
 pub use accept::{Visit, VisitorStream};
@@ -56,6 +61,12 @@ pub struct EndpointConfig {
     pub key: Arc<SecretKey>,
     /// The server where it has its session.
     pub server: ServerHint,
+    /// The relay to wait at, where one is known; else it is the one that the server names.
+    pub relay: Option<RelayHint>,
+    /// The HTTP proxy on the way out, for what goes over TCP.
+    pub proxy: Option<Proxy>,
+    /// Which paths may carry data.
+    pub paths: PathPolicy,
     /// Where its main socket is bound; port 0 is any.
     pub bind: SocketAddr,
     /// Whether the router is asked to map the main socket's port (PCP, NAT-PMP, UPnP). That is this machine's own
@@ -71,7 +82,9 @@ impl EndpointConfig {
     /// The usual: any port of both families, no port mapping, randomness of the system.
     pub fn new(key: Arc<SecretKey>, server: ServerHint) -> Self {
         let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        Self { key, server, bind, port_mapping: false, token: None, seed: Self::random_seed() }
+        let (relay, proxy, paths, token) = (None, None, PathPolicy::default(), None);
+        let seed = Self::random_seed();
+        Self { key, server, relay, proxy, paths, bind, port_mapping: false, token, seed }
     }
 
     /// The same with port mapping, where the server is not on this machine or in its LAN: what is there is reached
@@ -89,6 +102,18 @@ impl EndpointConfig {
             .expect("the system has randomness");
         seed
     }
+}
+
+/// Which kinds of path may carry data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum PathPolicy {
+    /// The best that there is.
+    #[default]
+    Auto,
+    /// From host to host, or none.
+    Direct,
+    /// Through a relay, or none.
+    Relay,
 }
 
 /// Whether the endpoint's session with its server stands.
@@ -129,7 +154,7 @@ pub struct PathReport {
     pub peer: PeerId,
     /// Through what.
     pub kind: PathKind,
-    /// To which address.
+    /// To which address: the remote's, or the relay's.
     pub remote: SocketAddr,
     /// Its round trip, as the checks measured it.
     pub rtt: Duration,
@@ -221,6 +246,9 @@ impl Endpoint {
             instance,
             key: Arc::clone(&config.key),
             server: config.server,
+            relay: config.relay,
+            outbound: Outbound::new(Arc::clone(&net), config.proxy),
+            paths: config.paths,
             net,
             socket: Arc::clone(&socket),
             quinn: quinn.clone(),
@@ -325,34 +353,49 @@ impl Endpoint {
     /// # Errors
     /// Whatever keeps the two apart.
     pub async fn connect(&self, ticket: &Ticket) -> Result<Connection, Error> {
-        let (reply, introduced) = oneshot::channel();
-        self.command(Command::Dial { ticket: Box::new(ticket.clone()), reply }).await?;
-        let introduction = introduced.await.map_err(|_| stopped())??;
-        let connection = self.open(ticket, &introduction).await;
-        if connection.is_err() {
-            self.command(Command::Forget { address: introduction.address }).await?;
-        }
-        connection
+        self.begin(ticket).await?.finish().await
     }
 
-    async fn open(&self, ticket: &Ticket, introduction: &remote::Introduction) -> Result<Connection, Error> {
+    /// Connects so far that streams can be opened; whether they are let in shows later.
+    ///
+    /// # Errors
+    /// Whatever keeps the two apart.
+    pub async fn begin(&self, ticket: &Ticket) -> Result<Begun, Error> {
+        let (reply, introduced) = oneshot::channel();
+        self.command(Command::Dial { ticket: Box::new(ticket.clone()), reply }).await?;
+        let Introduction { address, exchange, mut met } = introduced.await.map_err(|_| stopped())??;
+        let unmet = Unmet { inputs: self.inner.inputs.clone(), address: Some(address) };
+        let opened = tokio::select! {
+            biased;
+            error = dialing::refused(&mut met) => Err(error),
+            opened = self.open(ticket, address, &exchange) => opened,
+        };
+        let (connection, hello) = opened?;
+        Ok(Begun { connection, hello, met, peer: ticket.sharer, unmet })
+    }
+
+    /// Opens the connection and sends the proof.
+    async fn open(
+        &self,
+        ticket: &Ticket,
+        address: SocketAddr,
+        exchange: &proof::Exchange,
+    ) -> Result<(quinn::Connection, HelloStream), Error> {
         let mut config = quinn::ClientConfig::new(Arc::new(tls::client_config(
             &self.inner.key,
             ticket.sharer,
             peer::ALPN,
         )));
-        config.transport_config(accept::transport(self.inner.socket.epoch(introduction.address)));
+        config.transport_config(accept::transport(self.inner.socket.epoch(address)));
         let connecting = self
             .inner
             .quinn
-            .connect_with(config, introduction.address, tls::SERVER_NAME)
+            .connect_with(config, address, tls::SERVER_NAME)
             .map_err(|error| Error::Local(format!("cannot connect: {error}")))?;
         let connection = connecting.await.map_err(|error| dialing::handshake_error(&error))?;
-        self.command(Command::Attach { address: introduction.address, connection: connection.clone() })
-            .await?;
-        let (targets, name) = dialing::introduce(&connection, ticket, introduction).await?;
-        let reached_at = introduction.reached_at;
-        Ok(Connection { quinn: connection, peer: ticket.sharer, reached_at, name, targets })
+        self.command(Command::Attach { address, connection: connection.clone() }).await?;
+        let hello = dialing::prove(&connection, ticket, exchange).await?;
+        Ok((connection, hello))
     }
 
     /// How it and its peers stand right now.
@@ -416,12 +459,73 @@ fn stopped() -> Error {
     Error::Local("the endpoint has stopped".into())
 }
 
+/// A connection whose proof is on its way.
+#[derive(Debug)]
+pub struct Begun {
+    connection: quinn::Connection,
+    hello: HelloStream,
+    met: watch::Receiver<Meeting>,
+    peer: PeerId,
+    unmet: Unmet,
+}
+
+/// An address whose connection may come to nothing: then it is forgotten.
+#[derive(Debug)]
+struct Unmet {
+    inputs: mpsc::Sender<Input>,
+    address: Option<SocketAddr>,
+}
+
+impl Drop for Unmet {
+    fn drop(&mut self) {
+        if let Some(address) = self.address.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let inputs = self.inputs.clone();
+            runtime.spawn(async move { inputs.send(Input::Command(Command::Forget { address })).await });
+        }
+    }
+}
+
+impl Begun {
+    /// The connection, for visitors who come early: what they send follows the proof. Its share has no name
+    /// and no targets yet.
+    pub fn early(&self) -> Connection {
+        Connection {
+            quinn: self.connection.clone(),
+            peer: self.peer,
+            is_beside: false,
+            name: String::new(),
+            targets: Vec::new(),
+        }
+    }
+
+    /// Waits to be let in.
+    ///
+    /// # Errors
+    /// We are not.
+    pub async fn finish(mut self) -> Result<Connection, Error> {
+        let welcomed = tokio::select! {
+            biased;
+            error = dialing::refused(&mut self.met) => Err(error),
+            welcomed = dialing::welcomed(&self.connection, self.hello) => welcomed,
+        };
+        let (targets, name) = welcomed?;
+        // Who lets us in has answered the offer before.
+        let met = tokio::time::timeout(FAREWELL, self.met.wait_for(Option::is_some)).await;
+        let is_beside =
+            met.is_ok_and(|met| met.is_ok_and(|met| matches!(&*met, Some(Ok(met)) if met.is_beside)));
+        self.unmet.address = None;
+        Ok(Connection { quinn: self.connection, peer: self.peer, is_beside, name, targets })
+    }
+}
+
 /// A proven connection to a share.
 #[derive(Debug, Clone)]
 pub struct Connection {
     quinn: quinn::Connection,
     peer: PeerId,
-    reached_at: Option<SocketAddr>,
+    is_beside: bool,
     name: String,
     targets: Vec<Target>,
 }
@@ -432,9 +536,10 @@ impl Connection {
         self.peer
     }
 
-    /// Where the sharer was when the connection began; of later paths the endpoint's events tell.
-    pub const fn reached_at(&self) -> Option<SocketAddr> {
-        self.reached_at
+    /// Whether the sharer seems to be on this very machine: it has one of its addresses, and the server sees
+    /// both at the same.
+    pub const fn is_beside(&self) -> bool {
+        self.is_beside
     }
 
     /// The share's name.

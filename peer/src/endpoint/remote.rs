@@ -9,8 +9,10 @@ use proto::path::{LinkId, Outlook, PathAgent, PathId, PathKind, Signals, Traffic
 use proto::proof::Exchange;
 use proto::punch::Punch;
 use proto::stun::Role;
+use tokio::sync::watch;
 
 use super::status::History;
+use crate::error::Error;
 use crate::path_socket::PathSocket;
 
 /// A remote is a process of an identity, seen in one of the two roles: dialling oneself, both ends have the
@@ -22,10 +24,20 @@ pub(super) type RemoteKey = (PeerId, Instance);
 pub(super) struct Introduction {
     /// The remote's stable address.
     pub(super) address: SocketAddr,
-    /// Where it was reached first.
-    pub(super) reached_at: Option<SocketAddr>,
     /// For the proof.
     pub(super) exchange: Exchange,
+    /// What becomes of the offer, where that is not known yet.
+    pub(super) met: watch::Receiver<Meeting>,
+}
+
+/// What became of an offer, once that is known.
+pub(super) type Meeting = Option<Result<Met, Error>>;
+
+/// The sharer has let us in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Met {
+    /// It seems to be on this very machine.
+    pub(super) is_beside: bool,
 }
 
 #[derive(Debug)]
@@ -43,6 +55,8 @@ pub(super) struct Remote {
     pub(super) expires: Option<Instant>,
     /// The short-lived links that were opened for it.
     pub(super) links: Vec<LinkId>,
+    /// The way to it through a relay, whether that is up or not.
+    pub(super) relayed: Option<PathId>,
     /// The path that was reported last.
     pub(super) last_path: Option<(PathKind, PathId)>,
     /// Its paths so far.
@@ -70,6 +84,7 @@ impl Remote {
             connection: None,
             expires: Some(expires),
             links: Vec::new(),
+            relayed: None,
             last_path: None,
             history: History::new(now),
             traffic: BTreeMap::new(),
@@ -100,7 +115,8 @@ impl Remote {
     pub(super) fn report_traffic(&mut self, socket: &PathSocket, now: Instant) -> bool {
         let route = self.agent.route();
         let mut any = false;
-        for path in route.primary.into_iter().chain(route.also) {
+        let beside = self.relayed.filter(|path| route.primary != Some(*path) && route.also != Some(*path));
+        for path in route.primary.into_iter().chain(route.also).chain(beside) {
             let Some(stats) = socket.path_stats(self.address, path) else { continue };
             let (tx, rx) =
                 self.traffic.insert(path, (stats.tx_packets, stats.rx_packets)).unwrap_or_default();

@@ -10,7 +10,8 @@ use proto::path::{LinkId, PathId, Route};
 use proto::ticket::ServerHint;
 use proto::wire::session::{self, FromServer, close};
 use proto::wire::{self, Deframer};
-use relay::net::Net;
+use relay::client::RelayState;
+use relay::outbound::Outbound;
 use relay::quic;
 use relay::tls::{self, HandshakeFailure};
 use tokio::sync::{mpsc, watch};
@@ -31,6 +32,12 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// One that never answers must not hide it.
 const REPRIEVE: Duration = Duration::from_secs(1);
 
+/// How long the relay is held back for UDP, which shows the server where we are.
+const UDP_HEAD_START: Duration = Duration::from_millis(60);
+
+/// How soon, and how rarely at last, UDP is tried again while the session goes through the relay.
+const UDP_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
+
 /// Frames on their way to the server. A session that is this far behind is as good as dead.
 const QUEUE: usize = 256;
 
@@ -42,10 +49,26 @@ pub(super) struct Attempt {
     pub(super) socket: Arc<PathSocket>,
     pub(super) key: Arc<SecretKey>,
     pub(super) server: ServerHint,
-    pub(super) net: Arc<dyn Net>,
+    pub(super) outbound: Outbound,
+    /// The way through the server's own relay, where we are at that.
+    pub(super) relayed: Option<RelayedServer>,
     pub(super) inputs: mpsc::WeakSender<Input>,
     /// Where the server was reached, for its other services.
     pub(super) reached: watch::Sender<Option<Arc<Address>>>,
+}
+
+/// A server that is reached through its relay.
+#[derive(Debug, Clone)]
+pub(super) struct RelayedServer {
+    pub(super) path: PathId,
+    pub(super) state: watch::Receiver<RelayState>,
+}
+
+/// A session's connection, by one of the ways that were tried.
+struct Reached {
+    connection: quinn::Connection,
+    address: Address,
+    is_relayed: bool,
 }
 
 /// What an attempt tells the driver.
@@ -98,10 +121,14 @@ impl Attempt {
     /// Runs the attempt to its end.
     pub(super) async fn run(self) {
         let lost = match self.dial().await {
-            Ok((connection, address)) => {
+            Ok(Reached { connection, address, is_relayed }) => {
                 let address = Arc::new(address);
                 self.reached.send_replace(Some(Arc::clone(&address)));
-                let lost = self.converse(&connection).await;
+                let lost = tokio::select! {
+                    biased;
+                    lost = self.converse(&connection) => lost,
+                    lost = self.look_for_udp(), if is_relayed => lost,
+                };
                 connection.close(close::DONE.into(), b"");
                 drop(address);
                 lost
@@ -118,17 +145,17 @@ impl Attempt {
     }
 
     /// The first of the server's addresses that answers with the pinned key.
-    async fn dial(&self) -> Result<(quinn::Connection, Address), Lost> {
-        let mut tries = JoinSet::new();
-        for (n, addr) in in_order(&self.server.udp).into_iter().enumerate() {
-            tries.spawn(connect(self.dialer(), addr, STAGGER * n as u32));
-        }
+    async fn dial(&self) -> Result<Reached, Lost> {
+        let mut tries = self.udp_tries();
         if self.generation > 1 {
-            let (net, server, dialer) = (Arc::clone(&self.net), self.server.clone(), self.dialer());
+            let (outbound, server, dialer) = (self.outbound.clone(), self.server.clone(), self.dialer());
             tries.spawn(async move {
-                let addr = relocate(&*net, &server).await?;
-                connect(dialer, addr, Duration::ZERO).await
+                let addr = relocate(&outbound, &server).await?;
+                connect(dialer, main_path(addr), Duration::ZERO).await
             });
+        }
+        if let Some(relayed) = self.relayed.clone() {
+            tries.spawn(connect_relayed(self.dialer(), relayed));
         }
         let mut last = Lost::Passing("it has no address".into());
         let mut reprieve = None;
@@ -149,6 +176,30 @@ impl Attempt {
                     }
                 }
                 Err(error) => last = Lost::Passing(error.to_string()),
+            }
+        }
+    }
+
+    fn udp_tries(&self) -> JoinSet<Result<Reached, Lost>> {
+        let mut tries = JoinSet::new();
+        for (n, addr) in in_order(&self.server.udp).into_iter().enumerate() {
+            tries.spawn(connect(self.dialer(), main_path(addr), STAGGER * n as u32));
+        }
+        tries
+    }
+
+    /// A session through the relay does, and shows nobody where we are: as soon as UDP passes, it ends.
+    async fn look_for_udp(&self) -> Lost {
+        let mut wait = UDP_RETRY.0;
+        loop {
+            sleep(wait).await;
+            wait = (wait * 2).min(UDP_RETRY.1);
+            let mut tries = self.udp_tries();
+            while let Some(result) = tries.join_next().await {
+                if let Ok(Ok(reached)) = result {
+                    reached.connection.close(close::DONE.into(), b"");
+                    return Lost::Passing("the server can be reached without the relay".into());
+                }
             }
         }
     }
@@ -221,36 +272,45 @@ struct Dialer {
     known: PeerId,
 }
 
-async fn connect(
-    dialer: Dialer,
-    addr: SocketAddr,
-    delay: Duration,
-) -> Result<(quinn::Connection, Address), Lost> {
+const fn main_path(remote: SocketAddr) -> PathId {
+    PathId { link: LinkId::MAIN, remote }
+}
+
+async fn connect(dialer: Dialer, path: PathId, delay: Duration) -> Result<Reached, Lost> {
     sleep(delay).await;
     let Dialer { quinn, socket, config, url, known } = dialer;
     let remote = socket.open_remote().ok_or_else(|| Lost::Passing("too many remotes".into()))?;
     let address = Address { socket, address: remote };
-    let path = PathId { link: LinkId::MAIN, remote: addr };
     address.socket.reserve(remote, path);
     address.socket.set_route(remote, Route { primary: Some(path), also: None });
     let connecting = quinn
         .connect_with(config, remote, tls::SERVER_NAME)
         .map_err(|error| Lost::Passing(error.to_string()))?;
     match connecting.await {
-        Ok(connection) => Ok((connection, address)),
+        Ok(connection) => Ok(Reached { connection, address, is_relayed: path.link != LinkId::MAIN }),
         Err(error) => Err(judge(&error, &url, known)),
     }
 }
 
+/// Once the relay takes frames, UDP has had two round trips; it gets a little more.
+async fn connect_relayed(dialer: Dialer, relayed: RelayedServer) -> Result<Reached, Lost> {
+    let RelayedServer { path, mut state } = relayed;
+    let is_up = |state: &RelayState| matches!(state, RelayState::Up(_));
+    if state.wait_for(is_up).await.is_err() {
+        return Err(Lost::Passing("the relay is not wanted any more".into()));
+    }
+    connect(dialer, path, UDP_HEAD_START).await
+}
+
 /// Where the server's UDP port is by its URL's word, if that is another place than we know.
-async fn relocate(net: &dyn Net, server: &ServerHint) -> Result<SocketAddr, Lost> {
+async fn relocate(outbound: &Outbound, server: &ServerHint) -> Result<SocketAddr, Lost> {
     let passing = |why: &str| Lost::Passing(why.into());
     let url = server.url.parse().map_err(|_| passing("its URL is none"))?;
-    let found = locate::ask_once(net, &url).await.map_err(Lost::Passing)?;
-    if found.peer_id != server.peer_id {
-        return Err(Lost::Final(changed(&server.url, server.peer_id, found.peer_id.to_string())));
+    let found = locate::ask_once(outbound, &url).await.map_err(Lost::Passing)?;
+    if found.server.peer_id != server.peer_id {
+        return Err(Lost::Final(changed(&server.url, server.peer_id, found.server.peer_id.to_string())));
     }
-    let new = in_order(&found.udp).into_iter().find(|addr| !server.udp.contains(addr));
+    let new = in_order(&found.server.udp).into_iter().find(|addr| !server.udp.contains(addr));
     new.ok_or_else(|| passing("it is where it was, and does not answer there"))
 }
 

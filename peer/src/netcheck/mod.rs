@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::Uri;
 use proto::nat::{Allocation, Dependence, Findings};
 use relay::net::{Net, OsNet};
+use relay::outbound::Outbound;
 use relay::program::report::clean;
 use relay::program::{Ending, Failure, Report, Shutdown};
 use rendezvous::well_known::{WellKnown, WellKnownRelay};
@@ -91,7 +92,8 @@ pub(crate) async fn run(args: cli::Netcheck, report: Report) -> Result<Ending, F
 }
 
 async fn check(net: Arc<dyn Net>, url: &ServerUrl, report: &Report) -> Result<(), Failure> {
-    let known = locate::describe(&*net, url, DESCRIBE).await?;
+    let outbound = Outbound::new(Arc::clone(&net), cli::proxy()?);
+    let known = locate::describe(&outbound, url, DESCRIBE).await?;
     if let Some(given) = url.peer_id.filter(|given| *given != known.peer_id) {
         let remedy = "write the new one behind the # of its URL".into();
         let (url, found) = (url.to_string(), known.peer_id.to_string());
@@ -100,7 +102,7 @@ async fn check(net: Arc<dyn Net>, url: &ServerUrl, report: &Report) -> Result<()
     let (v4, v6, relays, port_mapping) = tokio::join!(
         find(&*net, &known, SocketAddr::is_ipv4),
         find(&*net, &known, SocketAddr::is_ipv6),
-        measure(Arc::clone(&net), &known.relays),
+        measure(&outbound, &known.relays),
         look_for_router(&known),
     );
     let netcheck = summary(v4, v6, port_mapping, relays);
@@ -126,13 +128,13 @@ async fn look_for_router(known: &WellKnown) -> Vec<Protocol> {
 }
 
 /// The relays that answer, and how soon, in the server's order.
-async fn measure(net: Arc<dyn Net>, relays: &[WellKnownRelay]) -> Vec<RelayLatency> {
+async fn measure(outbound: &Outbound, relays: &[WellKnownRelay]) -> Vec<RelayLatency> {
     let mut tasks = JoinSet::new();
     for (number, relay) in relays.iter().take(MAX_RELAYS).enumerate() {
-        let (net, url) = (Arc::clone(&net), relay.url.clone());
+        let (outbound, url) = (outbound.clone(), relay.url.clone());
         tasks.spawn(async move {
             let (server, path) = split(&url)?;
-            let took = timeout(BESIDES, locate::round_trip(&*net, &server, &path)).await.ok()??;
+            let took = timeout(BESIDES, locate::round_trip(&outbound, &server, &path)).await.ok()??;
             Some((number, RelayLatency { url, rtt_ms: milliseconds(took) }))
         });
     }

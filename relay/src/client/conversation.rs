@@ -23,6 +23,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A relay says something every 15 s; one that has been silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(40);
 
+/// How long it may take to answer when it is asked whether it is there.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// How often the relay is told again whom to let in, well before it forgets.
 const RENEW: Duration = Duration::from_secs(MAX_ALLOW as u64 / 2);
 
@@ -90,6 +93,7 @@ async fn converse(shared: &Shared, socket: Socket) -> Ended {
         ended = read(shared, stream) => ended,
         ended = write(shared, sink) => ended,
         ended = renew(shared) => ended,
+        ended = doubt(shared) => ended,
     }
 }
 
@@ -109,6 +113,7 @@ async fn read(shared: &Shared, mut stream: SplitStream<Socket>) -> Ended {
             Some(Err(ended)) => return Ended { back_in, ..ended },
             None => return Ended { back_in, ..Ended::passing("it hung up") },
         };
+        shared.heard.send_replace(());
         match Frame::parse(&message) {
             Ok(Frame::Data(_) | Frame::Check(_)) => shared.link.deliver(&message),
             Ok(Frame::Ping(bytes)) => {
@@ -151,6 +156,19 @@ async fn renew(shared: &Shared) -> Ended {
         again.tick().await;
         for frame in shared.allows() {
             shared.outbox.send(Lane::Control, frame);
+        }
+    }
+}
+
+/// Where the network may have changed, the relay is asked whether it is still there.
+async fn doubt(shared: &Shared) -> Ended {
+    loop {
+        shared.now.notified().await;
+        let mut heard = shared.heard.subscribe();
+        heard.mark_unchanged();
+        shared.outbox.send(Lane::Control, Frame::Ping(*b"culvert?").encode());
+        if timeout(ANSWER, heard.changed()).await.is_err() {
+            return Ended::passing("it does not answer any more");
         }
     }
 }

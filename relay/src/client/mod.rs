@@ -81,6 +81,8 @@ struct Shared {
     reached: Mutex<Option<(SocketAddr, Duration)>>,
     connections: Mutex<u64>,
     gone: mpsc::Sender<SocketAddr>,
+    /// Raised by whatever comes from the relay.
+    heard: watch::Sender<()>,
     now: Notify,
 }
 
@@ -118,6 +120,7 @@ impl RelayClient {
             reached: Mutex::new(None),
             connections: Mutex::new(0),
             gone,
+            heard: watch::Sender::new(()),
             now: Notify::new(),
         });
         let task = tokio::spawn(keep(Arc::clone(&shared), outbound, seed)).abort_handle();
@@ -171,7 +174,8 @@ impl RelayClient {
         }
     }
 
-    /// Tries again now, where it waits: the network may have changed.
+    /// Tries again now, where it waits, and asks whether the relay is still there, where it does not: the
+    /// network may have changed.
     pub fn try_now(&self) {
         self.shared.now.notify_one();
     }

@@ -1,7 +1,7 @@
 //! Which socket address stands for which process of which identity.
 
 use std::collections::HashMap;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use proto::wire::relay::Address;
 
@@ -80,6 +80,14 @@ impl Book {
     }
 }
 
+/// Whether an address stands for somebody at a relay.
+pub fn is_relayed(addr: SocketAddr) -> bool {
+    match addr.ip() {
+        IpAddr::V6(ip) => ip.segments().starts_with(&PREFIX),
+        IpAddr::V4(_) => false,
+    }
+}
+
 fn place(n: u64) -> SocketAddr {
     let [a, b, c, d] = PREFIX;
     let host = |shift: u32| (n >> shift) as u16;
@@ -102,6 +110,7 @@ mod tests {
         let (a, b) = (book.addr(process(1)), book.addr(process(2)));
         assert_ne!(a, b);
         assert_eq!(book.addr(process(1)), a);
+        assert!(is_relayed(a) && !is_relayed("[fd63::1]:1".parse().unwrap()));
         assert_eq!(book.address(b), Some(process(2)));
         assert_eq!(book.known(&process(3)), None);
         book.forget(a);

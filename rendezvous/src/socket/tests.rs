@@ -83,7 +83,7 @@ impl Bench {
         let counters = Arc::new(Counters::default());
         let main = (Arc::clone(&link) as Arc<dyn Link>, bound);
         let desk = Arc::new(Desk::new(true, &[&main], Arc::clone(&counters)));
-        let socket = ServerSocket::new(main.0, bound, desk);
+        let socket = ServerSocket::new(main.0, None, bound, desk);
         Self { link, socket, counters }
     }
 

@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
 use proto::dial::{Dial, DialEvent, DialFailure};
 use proto::doorman::{Decision, Doorman};
+use proto::id::Instance;
 use proto::machine::{Backoff, random};
-use proto::path::{LinkId, PathAgent, PathConfig, PathKind, Signals};
+use proto::path::{LinkId, PathAgent, PathConfig, PathId, PathKind, Route, Signals};
 use proto::proof::CheckKeys;
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::ticket::Ticket;
 use proto::wire::peer::close;
 use proto::wire::session::ToServer;
-use proto::wire::signal::{Answer, Claims, Offer, Refusal, Trickle, Verdict};
-use tokio::sync::{mpsc, oneshot};
+use proto::wire::signal::{Answer, Claims, Offer, Refusal, RelayHint, Trickle, Verdict};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Driver, Shared, unix_secs};
 use crate::endpoint::accept::{Access, Knock, Visit};
-use crate::endpoint::remote::{Introduction, Remote, RemoteKey};
-use crate::endpoint::{EndpointEvent, ShareSpec, Standing};
+use crate::endpoint::remote::{Introduction, Meeting, Met, Remote, RemoteKey};
+use crate::endpoint::{EndpointEvent, PathPolicy, ShareSpec, Standing, close_remote_later};
 use crate::error::Error;
 
 /// How many remotes one process has at once.
@@ -49,9 +50,24 @@ pub(super) struct Dialling {
     pub(super) repunch: Option<RemoteKey>,
     ticket: Ticket,
     reply: Option<oneshot::Sender<Result<Introduction, Error>>>,
+    /// What becomes of the offer, for whoever was introduced before that was known.
+    met: watch::Sender<Meeting>,
+    /// The connection that began before the answer.
+    pub(super) early: Option<Early>,
+    /// Whether the sharer seems to be on this machine.
+    is_beside: bool,
     /// Let in, this remote is to be reached by then.
     reaching: Option<RemoteKey>,
     backoff: Backoff,
+}
+
+/// A connection that begins as soon as the offer is on its way to the sharer: its packets go to the relay, and
+/// wait there until the sharer lets them in.
+pub(super) struct Early {
+    pub(super) key: RemoteKey,
+    pub(super) address: SocketAddr,
+    pub(super) path: PathId,
+    pub(super) connection: Option<quinn::Connection>,
 }
 
 impl PendingDial {
@@ -64,6 +80,26 @@ impl PendingDial {
         let backoff = Backoff::new(Duration::from_secs(1), AGAIN);
         Self { ticket, reply, repunch, not_before: Some(now), backoff }
     }
+}
+
+impl Dialling {
+    /// Whoever dialled can open the connection.
+    fn introduce(&mut self, address: SocketAddr) {
+        if let Some(reply) = self.reply.take() {
+            let (exchange, met) = (*self.dial.exchange(), self.met.subscribe());
+            let _gone = reply.send(Ok(Introduction { address, exchange, met }));
+        }
+    }
+
+    /// The sharer has let us in.
+    fn meet(&self) {
+        self.met.send_replace(Some(Ok(Met { is_beside: self.is_beside })));
+    }
+}
+
+/// An address that the server saw, if it saw one: of who came through its relay it saw none.
+fn seen(observed: SocketAddr) -> Option<SocketAddr> {
+    Some(observed).filter(|addr| !addr.ip().is_unspecified())
 }
 
 impl Driver {
@@ -80,7 +116,10 @@ impl Driver {
 
     pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
         match event {
-            SessionEvent::Up { observed, udp_alternate, .. } => {
+            SessionEvent::Up { observed, udp_alternate, relays } => {
+                if let Some(relay) = relays.first().filter(|_| self.relays.home().is_none()) {
+                    self.set_home(relay);
+                }
                 self.handle_observed(observed, now);
                 self.handle_alternates(udp_alternate, now);
                 let _ = self.parts.standing.send(Standing::Up);
@@ -122,6 +161,7 @@ impl Driver {
 
     /// Our address as the server sees it. Behind another public address is another NAT.
     fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
+        let Some(observed) = seen(observed) else { return };
         let before = self.observed.replace(observed);
         if before.is_some_and(|before| before != observed) {
             self.begin_anew(now);
@@ -151,7 +191,9 @@ impl Driver {
             Decision::Admit { answer, keys, exchange, secret } => {
                 self.answer(from, answer);
                 let signals = Signals::new(exchange, secret, offer.nonce);
-                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), now);
+                let observed = seen(observed);
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, None, now);
+                self.join_at_home(from, &offer.claims, now);
             }
         }
     }
@@ -171,13 +213,16 @@ impl Driver {
         signals: Signals,
         claims: &Claims,
         observed: Option<SocketAddr>,
+        early: Option<SocketAddr>,
         now: Instant,
     ) -> Option<SocketAddr> {
         self.lifetime_loses(key, now);
         let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
-        agent.add_link(LinkId::MAIN, PathKind::Direct, now);
-        for candidate in self.believed(claims, observed) {
-            agent.add_candidate(candidate, now);
+        if self.parts.paths != PathPolicy::Relay {
+            agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+            for candidate in self.believed(claims, observed) {
+                agent.add_candidate(candidate, now);
+            }
         }
         self.end_punch(key);
         let punch = self.new_punch(&mut agent, observed, now);
@@ -193,7 +238,7 @@ impl Driver {
             }
             return Some(remote.address);
         }
-        let address = self.parts.socket.open_remote()?;
+        let address = early.or_else(|| self.parts.socket.open_remote())?;
         let mut remote = Remote::new(role, address, agent, signals, observed, now + CONNECT, now);
         remote.punch = punch;
         self.remotes.insert(key, remote);
@@ -221,7 +266,16 @@ impl Driver {
             .filter(|candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global))
             .take(MAX_CANDIDATES - 1)
             .collect();
-        Claims { candidates, relay: None }
+        let candidates = if self.parts.paths == PathPolicy::Relay { Vec::new() } else { candidates };
+        Claims { candidates, relay: self.relays.home().cloned() }
+    }
+
+    /// A connector that is at the relay where we wait can be reached there.
+    fn join_at_home(&mut self, key: RemoteKey, claims: &Claims, now: Instant) {
+        let Some(home) = self.relays.home().map(|home| home.peer_id) else { return };
+        if claims.relay.as_ref().is_some_and(|relay| relay.peer_id == home) {
+            self.join_at_relay(key, home, now);
+        }
     }
 
     fn main_port(&self) -> Option<u16> {
@@ -245,8 +299,12 @@ impl Driver {
         }
         let candidates = self.believed(&trickle.claims, Some(observed));
         let Some(remote) = self.remotes.get_mut(&from) else { return };
+        let role = remote.role;
         for candidate in candidates {
             remote.agent.add_candidate(candidate, now);
+        }
+        if role == Role::Sharer {
+            self.join_at_home(from, &trickle.claims, now);
         }
     }
 
@@ -291,15 +349,86 @@ impl Driver {
     fn start_dial(&mut self, pending: PendingDial, now: Instant) {
         let PendingDial { ticket, reply, repunch, not_before: _, backoff } = pending;
         let me = (self.parts.me, self.parts.instance);
-        let dial = Dial::new(ticket.clone(), me, self.claims(), random(&mut self.rng), now);
-        self.dials.push(Dialling { dial, repunch, ticket, reply, reaching: None, backoff });
+        let relay = self.relay_of(&ticket);
+        let claims = Claims { relay, ..self.claims() };
+        let dial = Dial::new(ticket.clone(), me, claims, random(&mut self.rng), now);
+        let met = watch::Sender::new(None);
+        self.dials.push(Dialling {
+            dial,
+            repunch,
+            ticket,
+            reply,
+            met,
+            early: None,
+            is_beside: false,
+            reaching: None,
+            backoff,
+        });
+    }
+
+    /// The relay at which we meet a ticket's sharer, as far as we know before its answer. We are there from
+    /// now on.
+    pub(super) fn relay_of(&mut self, ticket: &Ticket) -> Option<RelayHint> {
+        let hint = ticket.relay.clone().or_else(|| self.relays.home().cloned())?;
+        let hint = self.resolved(&hint);
+        self.open_relay(&hint).then_some(hint)
+    }
+
+    /// The offer is on its way to this process of the sharer: the connection begins, where there is a relay to
+    /// take its packets.
+    fn begin_early(&mut self, index: usize, instance: Instance) {
+        let dialling = &self.dials[index];
+        let key = (dialling.ticket.sharer, instance);
+        if dialling.repunch.is_some() || dialling.reply.is_none() || self.remotes.contains_key(&key) {
+            return;
+        }
+        let Some(relay) = dialling.dial.claims().relay.as_ref().map(|relay| relay.peer_id) else { return };
+        let Some((path, is_up)) = self.relay_path(relay, key) else { return };
+        let Some(address) = self.parts.socket.open_remote() else { return };
+        self.parts.socket.accept_from(address, path);
+        if is_up {
+            self.parts.socket.set_route(address, Route { primary: Some(path), also: None });
+        }
+        let dialling = &mut self.dials[index];
+        dialling.early = Some(Early { key, address, path, connection: None });
+        dialling.introduce(address);
+    }
+
+    /// A connection that has begun and is met by no remote yet.
+    pub(super) fn early(&mut self, address: SocketAddr) -> Option<&mut Early> {
+        self.dials
+            .iter_mut()
+            .filter_map(|dialling| dialling.early.as_mut())
+            .find(|early| early.address == address)
+    }
+
+    /// Whoever wanted this connection does not any more.
+    pub(super) fn forget_early(&mut self, address: SocketAddr) {
+        let is_its =
+            |dialling: &Dialling| dialling.early.as_ref().is_some_and(|early| early.address == address);
+        let Some(index) = self.dials.iter().position(is_its) else { return };
+        if let Some(early) = self.dials.remove(index).early {
+            self.leave_relay(early.path);
+            close_remote_later(&self.parts.socket, early.address);
+        }
+    }
+
+    /// Whether a sharer seems to be on this machine.
+    fn is_beside(&self, claims: &Claims, observed: Option<SocketAddr>) -> bool {
+        let is_same_home = observed.map(|addr| addr.ip()) == self.observed.map(|addr| addr.ip());
+        let ours = self.parts.net.addresses().unwrap_or_default();
+        let is_ours = |candidate: &Candidate| ours.contains(&candidate.addr.ip());
+        let is_loopback = observed.is_some_and(|addr| addr.ip().is_loopback());
+        is_same_home && (is_loopback || claims.candidates.iter().any(is_ours))
     }
 
     /// Returns whether the dial is over.
     fn handle_dial_event(&mut self, index: usize, event: DialEvent, now: Instant) -> bool {
         match event {
-            // Of use to a relay only: packets can be addressed before the answer is here.
-            DialEvent::Forwarded { .. } => false,
+            DialEvent::Forwarded { instance, .. } => {
+                self.begin_early(index, instance);
+                false
+            }
             DialEvent::Accepted { instance, keys, claims, observed, offer } => {
                 let exchange = *self.dials[index].dial.exchange();
                 let sharer = (exchange.sharer, instance);
@@ -312,13 +441,20 @@ impl Driver {
                 }
                 let secret = self.dials[index].ticket.secret.clone();
                 let signals = Signals::new(exchange, secret, offer);
-                let address = self.meet(sharer, Role::Connector, keys, signals, &claims, observed, now);
+                let observed = observed.and_then(seen);
+                self.dials[index].is_beside = self.is_beside(&claims, observed);
+                let early = self.dials[index].early.take().filter(|early| early.key == sharer);
+                let address = early.as_ref().map(|early| early.address);
+                let address =
+                    self.meet(sharer, Role::Connector, keys, signals, &claims, observed, address, now);
                 if address.is_none() {
                     self.refuse_dial(index, Error::Local("too many peers at once".into()));
                     return true;
                 }
                 self.tickets.insert(sharer, self.dials[index].ticket.clone());
                 self.dials[index].reaching = Some(sharer);
+                self.dials[index].meet();
+                self.meet_at_relay(sharer, early, &claims, now);
                 self.dials[index].repunch.is_some()
             }
             DialEvent::Failed(failure) => {
@@ -342,8 +478,33 @@ impl Driver {
     }
 
     fn refuse_dial(&mut self, index: usize, error: Error) {
-        if let Some(reply) = self.dials[index].reply.take() {
-            let _ = reply.send(Err(error));
+        match self.dials[index].reply.take() {
+            Some(reply) => drop(reply.send(Err(error))),
+            None => drop(self.dials[index].met.send_replace(Some(Err(error)))),
+        }
+    }
+
+    /// The sharer has said at which relay it waits: the path that was begun with goes on, or gives way.
+    fn meet_at_relay(&mut self, key: RemoteKey, early: Option<Early>, claims: &Claims, now: Instant) {
+        let hint = claims.relay.as_ref().map(|hint| self.resolved(hint));
+        if let Some(remote) = self.remotes.get_mut(&key)
+            && let Some(early) = early
+        {
+            remote.relayed = Some(early.path);
+            if early.connection.is_some() {
+                (remote.connection, remote.expires) = (early.connection, None);
+            }
+        }
+        match hint.filter(|hint| self.open_relay(hint)) {
+            Some(hint) => self.join_at_relay(key, hint.peer_id, now),
+            None => {
+                let Some(remote) = self.remotes.get_mut(&key) else { return };
+                let address = remote.address;
+                if let Some(path) = remote.relayed.take() {
+                    self.leave_relay(path);
+                    self.parts.socket.set_route(address, Route::default());
+                }
+            }
         }
     }
 
@@ -352,15 +513,9 @@ impl Driver {
         let Some(index) = self.dials.iter().position(|dialling| dialling.reaching == Some(key)) else {
             return;
         };
-        let dialling = self.dials.remove(index);
-        let Some(remote) = self.remotes.get(&key) else { return };
-        if let Some(reply) = dialling.reply {
-            let introduction = Introduction {
-                address: remote.address,
-                reached_at: remote.agent.route().primary.map(|path| path.remote),
-                exchange: *dialling.dial.exchange(),
-            };
-            let _ = reply.send(Ok(introduction));
+        let mut dialling = self.dials.remove(index);
+        if let Some(remote) = self.remotes.get(&key) {
+            dialling.introduce(remote.address);
         }
     }
 

@@ -105,7 +105,7 @@ impl Driver {
                     (Some(path), Some((kind, rtt))) => {
                         tracing::info!(?peer, ?kind, %reason, "path");
                         remote.look_for_losses();
-                        let report = PathReport { peer, kind, remote: path.remote, rtt, reason };
+                        let report = PathReport { peer, kind, remote: self.relays.shown(path), rtt, reason };
                         if remote.last_path != Some((kind, path)) {
                             remote.last_path = Some((kind, path));
                             self.event(EndpointEvent::Path(report));

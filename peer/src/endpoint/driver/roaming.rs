@@ -73,8 +73,12 @@ impl Driver {
         self.rebind_if_lost();
         match change {
             // A gateway may have been replaced by another one, and all addresses be what they were.
-            Change::Network if !is_new => self.session.handle_doubt(now),
+            Change::Network if !is_new => {
+                self.try_relays();
+                self.session.handle_doubt(now);
+            }
             Change::Network | Change::Woken => {
+                self.try_relays();
                 self.session.handle_network_change(now);
                 if let Some(router) = &self.parts.router {
                     router.notify_one();

@@ -77,6 +77,10 @@ impl Net {
         let Some((to, _)) = self.public.get(&packet.dst.ip()).copied() else {
             return self.dropped(&packet, Undelivered::NoRoute, now);
         };
+        let is_direct = !self.sites[from.0].is_server && !self.sites[to.0].is_server;
+        if self.direct_is_cut && is_direct {
+            return self.dropped(&packet, Undelivered::Cut(Cut::Lost), now);
+        }
         let hops = self.hops(from, to);
         if packet.ttl <= hops {
             return self.dropped(&packet, Undelivered::TtlInCore, now);

@@ -105,6 +105,8 @@ pub struct Net {
     queue: Queue,
     ready: VecDeque<Delivery>,
     packets: u64,
+    /// Nothing passes from home to home.
+    direct_is_cut: bool,
     log: Log,
 }
 
@@ -128,6 +130,7 @@ impl Net {
             queue: Queue::default(),
             ready: VecDeque::new(),
             packets: 0,
+            direct_is_cut: false,
             log: Log::new(story),
         }
     }

@@ -194,6 +194,11 @@ impl Net {
         site.down.set_quality(down);
     }
 
+    /// Lets nothing pass from home to home any more, while the servers are reached as before; or lets it.
+    pub fn cut_direct(&mut self, is_cut: bool) {
+        self.direct_is_cut = is_cut;
+    }
+
     /// Power-cycles a router: all its state is gone.
     pub fn reboot(&mut self, router: RouterId) {
         let Router { ipv4, ipv6, .. } = &mut self.routers[router.0];

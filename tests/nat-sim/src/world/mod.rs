@@ -250,6 +250,16 @@ impl<N: Node> World<N> {
     ///
     /// # Panics
     /// There is no such home.
+    pub fn cut_direct(&mut self, is_cut: bool) {
+        self.net.cut_direct(is_cut);
+        let what = if is_cut { "nothing passes" } else { "packets pass again" };
+        self.net.note_fault(format!("{what} between homes"), self.now);
+    }
+
+    /// Changes a home's wires.
+    ///
+    /// # Panics
+    /// There is no such home.
     pub fn set_quality(&mut self, home: &str, up: Quality, down: Quality) {
         self.net.set_quality(self.home(home).site, up, down);
         self.net.note_fault(format!("the wires of {home} change"), self.now);

@@ -4,6 +4,7 @@ use nat_sim::kind::Kind;
 use peer::Error;
 use peer::endpoint::Standing;
 use proto::dial::DialFailure;
+use relay::outbound::Outbound;
 use tokio::time::{sleep, timeout};
 
 use crate::lab::{MS, SEC, pair, registered, run};
@@ -131,7 +132,8 @@ fn a_server_is_found_by_its_name() {
     run(&pair(1, HOME, HOME), 1, async |lab| {
         let server = lab.server();
         let url = "http://s:8080".parse().unwrap();
-        let found = peer::locate::locate(&*lab.world.net("a"), &url).await.unwrap();
+        let outbound = Outbound::new(lab.world.net("a"), None);
+        let found = peer::locate::locate(&outbound, &url).await.unwrap().server;
         assert_eq!(found.peer_id, server.peer_id());
         assert_eq!(found.udp, ["192.0.2.1:3478".parse().unwrap()]);
     });

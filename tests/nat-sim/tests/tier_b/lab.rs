@@ -1,5 +1,6 @@
 //! A laboratory bench: a world, its server, peers with fixed keys, and what they report with its time.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use nat_sim::net::Traffic;
 use nat_sim::sim_net::{SimNet, SimWorld};
 use nat_sim::world::{Plan, World};
 use peer::endpoint::{EndpointEvent, PathReport, ShareSpec};
-use peer::{Connection, Endpoint, EndpointConfig, Error};
+use peer::{Connection, Endpoint, EndpointConfig, Error, PathPolicy};
 use proto::doorman::Admission;
 use proto::id::{ShareId, TicketId};
 use proto::key::SecretKey;
@@ -17,7 +18,8 @@ use proto::proof::TicketSecret;
 use proto::ticket::{ServerHint, Ticket};
 use proto::wire::VERSION;
 use proto::wire::peer::{Target, TargetKind};
-use rendezvous::{Server, ServerConfig};
+use proto::wire::signal::RelayHint;
+use rendezvous::{Relaying, Server, ServerConfig};
 use tokio::time::timeout;
 
 use crate::service;
@@ -45,6 +47,12 @@ pub(crate) fn pair(seed: u64, a: Kind, b: Kind) -> Plan {
 pub(crate) struct Lab {
     pub(crate) world: SimWorld,
     seed: u64,
+    /// Whether tickets name the server's relay.
+    relayed: Cell<bool>,
+}
+
+fn relay_hint() -> RelayHint {
+    RelayHint { url: "http://s:8080/relay".to_owned(), peer_id: key(0).peer_id() }
 }
 
 /// One process of a peer.
@@ -60,7 +68,9 @@ pub(crate) fn run<T>(plan: &Plan, seed: u64, story: impl AsyncFnOnce(Lab) -> T) 
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     // Who reads the log wants virtual times; `RUST_LOG=peer=debug` turns it on.
     let _ = tracing_subscriber::fmt().with_test_writer().without_time().with_env_filter(filter()).try_init();
-    runtime.block_on(async { story(Lab { world: SimWorld::start(plan), seed }).await })
+    runtime.block_on(async {
+        story(Lab { world: SimWorld::start(plan), seed, relayed: Cell::new(false) }).await
+    })
 }
 
 fn filter() -> tracing_subscriber::EnvFilter {
@@ -75,9 +85,20 @@ fn key(number: u8) -> SecretKey {
 }
 
 impl Lab {
-    /// Starts the server, or starts it again.
+    /// Starts the server, or starts it again. It has no relay, so that what is shown is shown of direct paths.
     pub(crate) fn server(&self) -> Server {
+        self.server_with(Relaying::Elsewhere(Vec::new()))
+    }
+
+    /// A server that relays as well.
+    pub(crate) fn server_with_relay(&self) -> Server {
+        self.relayed.set(true);
+        self.server_with(Relaying::Embedded(Box::default()))
+    }
+
+    fn server_with(&self, relay: Relaying) -> Server {
         let config = ServerConfig {
+            relay,
             admin: None,
             apex: vec!["s".to_owned()],
             seed: Some(self.seed_for(0)),
@@ -111,18 +132,30 @@ impl Lab {
         self.peer_at(host, process, SocketAddr::new(ip, 0))
     }
 
+    /// A process of the peer at `host` that waits at the server's relay.
+    pub(crate) fn relayed_peer(&self, host: &str, paths: PathPolicy) -> Peer {
+        self.peer_of(host, 0, |config| EndpointConfig { relay: Some(relay_hint()), paths, ..config })
+    }
+
     fn peer_at(&self, host: &str, process: u8, bind: SocketAddr) -> Peer {
+        self.peer_of(host, process, |config| EndpointConfig { bind, ..config })
+    }
+
+    fn peer_of(&self, host: &str, process: u8, with: impl FnOnce(EndpointConfig) -> EndpointConfig) -> Peer {
         let identity = 1 + host.as_bytes()[0] % 64;
         let net = self.world.net(host);
         let config = EndpointConfig {
             key: Arc::new(key(identity)),
             server: self.hint(),
-            bind,
+            relay: None,
+            proxy: None,
+            paths: PathPolicy::Auto,
+            bind: "[::]:0".parse().unwrap(),
             port_mapping: false,
             token: None,
             seed: self.seed_for(identity.wrapping_add(process.wrapping_mul(64))),
         };
-        let endpoint = Endpoint::bind(config, Arc::clone(&net) as _).unwrap();
+        let endpoint = Endpoint::bind(with(config), Arc::clone(&net) as _).unwrap();
         let paths = Arc::default();
         tokio::spawn(record(self.world.clone(), endpoint.events(), Arc::clone(&paths)));
         Peer { endpoint, net, paths }
@@ -137,7 +170,7 @@ impl Lab {
             expires: None,
             share: SHARE,
             server: self.hint(),
-            relay: None,
+            relay: self.relayed.get().then(relay_hint),
             sharer: key(1 + b'b' % 64).peer_id(),
         }
     }
@@ -190,6 +223,10 @@ impl Peer {
     /// Connects; a verdict of either kind comes within a minute.
     pub(crate) async fn connect(&self, ticket: &Ticket) -> Result<Connection, Error> {
         timeout(60 * SEC, self.endpoint.connect(ticket)).await.expect("no verdict in a minute")
+    }
+
+    pub(crate) fn net(&self) -> Arc<SimNet> {
+        Arc::clone(&self.net)
     }
 
     /// The paths that carried data so far, with the times at which they began to.

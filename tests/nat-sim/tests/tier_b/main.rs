@@ -8,6 +8,7 @@ mod faults;
 mod lab;
 mod life;
 mod pairs;
+mod relayed;
 mod roaming;
 mod service;
 mod transfer;

@@ -119,6 +119,21 @@ impl Visitor {
         took
     }
 
+    /// Fetches `count` bytes, and returns the longest time in which none came.
+    pub(crate) async fn longest_stall(connection: &peer::Connection, count: usize) -> Duration {
+        let mut visitor = Self::asking(connection, count).await;
+        let (mut buffer, mut left, mut longest) = (vec![0; CHUNK], count, Duration::ZERO);
+        let mut last = None;
+        while left > 0 {
+            let most = left.min(CHUNK);
+            let read = timeout(PATIENCE, visitor.recv.read(&mut buffer[..most])).await;
+            left -= read.expect("the transfer stalls").unwrap().expect("the transfer is cut short");
+            let now = Instant::now();
+            longest = longest.max(now - last.replace(now).unwrap_or(now));
+        }
+        longest
+    }
+
     /// A stream on which the service echoes.
     pub(crate) async fn echo(connection: &peer::Connection) -> Self {
         Self::asking(connection, 0).await

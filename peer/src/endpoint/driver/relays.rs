@@ -1,0 +1,238 @@
+//! Relays: our connections to them, and the paths of remotes that lead through them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use proto::id::{Instance, PeerId};
+use proto::machine::random;
+use proto::path::{LinkId, PathId, Route};
+use proto::wire::relay::Address;
+use proto::wire::signal::RelayHint;
+use relay::client::{RelayClient, RelayClientConfig, RelayState};
+use relay::outbound::Origin;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::{Driver, Input};
+use crate::endpoint::PathPolicy;
+use crate::endpoint::remote::RemoteKey;
+use crate::endpoint::server_session::RelayedServer;
+
+/// Relays that one process is at: its own and those of the sharers that it visits.
+const MAX_RELAYS: usize = 8;
+
+/// The links to relays, far from those of sockets.
+const FIRST_LINK: u16 = 0xff00;
+
+/// What a connection to a relay tells.
+#[derive(Debug)]
+pub(in crate::endpoint) enum RelayEvent {
+    /// Frames can pass.
+    Up,
+    /// They can't.
+    Down(String),
+    /// Whoever has this address on the relay's link is not there.
+    Absent(SocketAddr),
+}
+
+/// The relays.
+#[derive(Debug, Default)]
+pub(super) struct Relays {
+    entries: BTreeMap<PeerId, Entry>,
+    home: Option<RelayHint>,
+    opened: u16,
+}
+
+#[derive(Debug)]
+struct Entry {
+    link: LinkId,
+    client: RelayClient,
+    up: bool,
+    watcher: AbortHandle,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Relays {
+    /// The one at which we wait, by a URL that others can use.
+    pub(super) fn home(&self) -> Option<&RelayHint> {
+        self.home.as_ref()
+    }
+
+    fn by_link(&self, link: LinkId) -> Option<&Entry> {
+        self.entries.values().find(|entry| entry.link == link)
+    }
+
+    /// The address that a user is shown for a path: a relay's link has none that means anything.
+    pub(super) fn shown(&self, path: PathId) -> SocketAddr {
+        let relay = self.by_link(path.link).and_then(|entry| entry.client.reached());
+        relay.unwrap_or(path.remote)
+    }
+}
+
+impl Driver {
+    /// Waits at this relay from here on, if it is one that can be connected to.
+    pub(super) fn set_home(&mut self, hint: &RelayHint) {
+        let hint = self.resolved(hint);
+        if self.open_relay(&hint) {
+            self.relays.home = Some(hint);
+        }
+    }
+
+    /// A relay's URL in full: a server names its own by `/relay`, on the very URL by which it was asked.
+    pub(super) fn resolved(&self, hint: &RelayHint) -> RelayHint {
+        if !hint.url.starts_with('/') {
+            return hint.clone();
+        }
+        let base = self.parts.server.url.trim_end_matches('/');
+        RelayHint { url: format!("{base}{}", hint.url), peer_id: hint.peer_id }
+    }
+
+    /// Connects to a relay, where that is allowed and not done. Tells whether we are at it.
+    pub(super) fn open_relay(&mut self, hint: &RelayHint) -> bool {
+        if self.parts.paths == PathPolicy::Direct {
+            return false;
+        }
+        if self.relays.entries.contains_key(&hint.peer_id) {
+            return true;
+        }
+        let origin = Origin::of_relay(&hint.url).filter(|_| self.relays.entries.len() < MAX_RELAYS);
+        let Some(origin) = origin else {
+            tracing::debug!(url = hint.url, "one relay too many, or no URL of one");
+            return false;
+        };
+        let config = RelayClientConfig {
+            origin,
+            relay: hint.peer_id,
+            key: std::sync::Arc::clone(&self.parts.key),
+            instance: self.parts.instance,
+            seed: random(&mut self.rng),
+        };
+        let (client, absent) = RelayClient::open(config, self.parts.outbound.clone());
+        let link = LinkId(FIRST_LINK + self.relays.opened % 0xff);
+        self.relays.opened = self.relays.opened.wrapping_add(1);
+        self.parts.socket.add_link(link, client.link());
+        let watching = watch_relay(hint.peer_id, client.state(), absent, self.parts.inputs.clone());
+        let watcher = tokio::spawn(watching).abort_handle();
+        self.relays.entries.insert(hint.peer_id, Entry { link, client, up: false, watcher });
+        true
+    }
+
+    /// The way to a remote through a relay, and whether it can be used now. The remote is let in there.
+    pub(super) fn relay_path(&self, relay: PeerId, key: RemoteKey) -> Option<(PathId, bool)> {
+        let entry = self.relays.entries.get(&relay)?;
+        let remote = entry.client.allow(Address { peer: key.0, instance: key.1 });
+        Some((PathId { link: entry.link, remote }, entry.up))
+    }
+
+    /// A remote waits at this relay: there is one path more to it.
+    pub(super) fn join_at_relay(&mut self, key: RemoteKey, relay: PeerId, now: Instant) {
+        let Some((path, is_up)) = self.relay_path(relay, key) else { return };
+        let Some(remote) = self.remotes.get_mut(&key) else { return };
+        let before = remote.relayed.replace(path);
+        if is_up {
+            remote.agent.add_relayed(path, now);
+        }
+        if let Some(before) = before.filter(|before| *before != path) {
+            self.leave_relay(before);
+        }
+    }
+
+    /// A path through a relay is needed no more.
+    pub(super) fn leave_relay(&self, path: PathId) {
+        if let Some(entry) = self.relays.by_link(path.link) {
+            entry.client.forbid(path.remote);
+        }
+    }
+
+    /// Every relay is asked whether it is still there, or dialled now: the network may have changed.
+    pub(super) fn try_relays(&self) {
+        self.relays.entries.values().for_each(|entry| entry.client.try_now());
+    }
+
+    pub(super) fn handle_relay(&mut self, relay: PeerId, event: RelayEvent, now: Instant) {
+        let Some(entry) = self.relays.entries.get_mut(&relay) else { return };
+        let link = entry.link;
+        match event {
+            RelayEvent::Up => {
+                entry.up = true;
+                for remote in self.remotes.values_mut() {
+                    if let Some(path) = remote.relayed.filter(|path| path.link == link) {
+                        remote.agent.add_relayed(path, now);
+                    }
+                }
+                self.route_early(link, true);
+            }
+            RelayEvent::Down(why) => {
+                tracing::info!(?relay, why, "the relay is away");
+                entry.up = false;
+                for remote in self.remotes.values_mut() {
+                    if let Some(path) = remote.relayed.filter(|path| path.link == link) {
+                        remote.agent.remove_path(path, now);
+                    }
+                }
+                self.route_early(link, false);
+            }
+            RelayEvent::Absent(addr) => {
+                let path = PathId { link, remote: addr };
+                let mut users = self.remotes.values_mut().filter(|remote| remote.relayed == Some(path));
+                if let Some(remote) = users.find(|remote| remote.agent.route().primary == Some(path)) {
+                    remote.agent.remove_path(path, now);
+                }
+            }
+        }
+    }
+
+    /// Connections that begin before the sharer's answer have no other path than this link's.
+    fn route_early(&self, link: LinkId, is_up: bool) {
+        for early in self.dials.iter().filter_map(|dialling| dialling.early.as_ref()) {
+            if early.path.link == link && !self.remotes.contains_key(&early.key) {
+                let route = Route { primary: is_up.then_some(early.path), also: None };
+                self.parts.socket.set_route(early.address, route);
+            }
+        }
+    }
+
+    /// The way to the server's session through its own relay, if we are at that.
+    pub(super) fn relayed_server(&self) -> Option<RelayedServer> {
+        let server = self.parts.server.peer_id;
+        let entry = self.relays.entries.get(&server)?;
+        let address = Address { peer: server, instance: Instance::SERVICE };
+        let path = PathId { link: entry.link, remote: entry.client.link().addr(address) };
+        Some(RelayedServer { path, state: entry.client.state() })
+    }
+}
+
+/// Passes on what a connection to a relay tells, for as long as there is an endpoint.
+async fn watch_relay(
+    relay: PeerId,
+    mut state: watch::Receiver<RelayState>,
+    mut absent: mpsc::Receiver<SocketAddr>,
+    inputs: mpsc::WeakSender<Input>,
+) {
+    loop {
+        let event = tokio::select! {
+            biased;
+            changed = state.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                match &*state.borrow_and_update() {
+                    RelayState::Up(_) => RelayEvent::Up,
+                    RelayState::Down(why) => RelayEvent::Down(why.clone()),
+                    RelayState::Connecting => continue,
+                }
+            }
+            Some(addr) = absent.recv() => RelayEvent::Absent(addr),
+        };
+        let Some(inputs) = inputs.upgrade() else { return };
+        if inputs.send(Input::Relay { relay, event }).await.is_err() {
+            return;
+        }
+    }
+}

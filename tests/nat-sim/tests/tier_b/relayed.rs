@@ -1,0 +1,128 @@
+//! Connections that begin at a relay, and what becomes of them.
+
+use nat_sim::kind::Kind;
+use peer::PathPolicy;
+use proto::path::PathKind;
+use tokio::time::Instant;
+
+use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, run};
+use crate::service::{self, Visitor};
+
+const HOME: Kind = Kind::PORT_RESTRICTED;
+const HARD: Kind = Kind::SYMMETRIC_RANDOM;
+const BLOCKED: Kind = Kind::UdpBlocked;
+
+/// A sharer at `b` that is registered and waits at the relay.
+async fn sharer(lab: &Lab) -> Peer {
+    let b = lab.relayed_peer("b", PathPolicy::Auto);
+    service::start(&b.net());
+    b.share().await.unwrap();
+    // Its connection to the relay takes two round trips, as its session and registration do.
+    tokio::time::sleep(2 * R).await;
+    b
+}
+
+fn kinds(peer: &Peer) -> Vec<PathKind> {
+    peer.paths().into_iter().map(|(_, report)| report.kind).collect()
+}
+
+#[test]
+fn two_hard_nats_meet_at_the_relay() {
+    run(&pair(1, HARD, HARD), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1_000_000).await;
+        assert_eq!((kinds(&a), kinds(&b)), (vec![PathKind::Relay], vec![PathKind::Relay]));
+    });
+}
+
+#[test]
+fn the_first_answer_over_the_relay_comes_after_the_round_trips_that_it_needs() {
+    run(&pair(1, HARD, HARD), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let _b = sharer(&lab).await;
+        let began = Instant::now();
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let begun = a.endpoint.begin(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&begun.early(), 8).await;
+        let took = began.elapsed();
+        // R to the server each: session and relay, offer and login; then the handshake, then proof and request.
+        assert!(took <= 2 * R + 2 * (R + R) + 20 * MS, "{took:?}");
+        begun.finish().await.unwrap();
+    });
+}
+
+#[test]
+fn data_begins_at_the_relay_and_goes_on_directly() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 20_000_000).await;
+        for peer in [&a, &b] {
+            assert_eq!(kinds(peer).last(), Some(&PathKind::Direct));
+        }
+        let rtt = a.paths().last().unwrap().1.rtt;
+        assert!(rtt >= D && rtt <= D + 4 * GRAIN, "{rtt:?}");
+    });
+}
+
+#[test]
+fn whoever_has_no_udp_at_all_has_everything_through_the_relay() {
+    for (a, b) in [(BLOCKED, HOME), (HOME, BLOCKED), (BLOCKED, BLOCKED)] {
+        run(&pair(1, a, b), 1, async |lab| {
+            let _server = lab.server_with_relay();
+            let _b = sharer(&lab).await;
+            let a = lab.relayed_peer("a", PathPolicy::Auto);
+            let connection = a.connect(&lab.ticket()).await.unwrap();
+            Visitor::fetch(&connection, 1_000_000).await;
+            assert_eq!(kinds(&a), [PathKind::Relay]);
+        });
+    }
+}
+
+#[test]
+fn a_kind_of_path_can_be_forced() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let _b = sharer(&lab).await;
+        for (policy, kind) in [(PathPolicy::Direct, PathKind::Direct), (PathPolicy::Relay, PathKind::Relay)] {
+            let a = lab.relayed_peer("a", policy);
+            let connection = a.connect(&lab.ticket()).await.unwrap();
+            Visitor::fetch(&connection, 1_000_000).await;
+            tokio::time::sleep(5 * SEC).await;
+            assert_eq!(kinds(&a), [kind]);
+            connection.close();
+            a.endpoint.close().await;
+        }
+    });
+}
+
+#[test]
+fn a_direct_path_that_dies_stalls_a_transfer_for_less_than_two_seconds() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1_000_000).await;
+        assert_eq!(kinds(&a).last(), Some(&PathKind::Direct));
+        lab.world.with_world(|world| world.cut_direct(true));
+        let stall = Visitor::longest_stall(&connection, 5_000_000).await;
+        assert!(stall < 1500 * MS, "{stall:?}");
+        tokio::time::sleep(5 * SEC).await;
+        for peer in [&a, &b] {
+            assert_eq!(kinds(peer).last(), Some(&PathKind::Relay));
+        }
+        // And back, once it works again.
+        lab.world.with_world(|world| world.cut_direct(false));
+        tokio::time::sleep(60 * SEC).await;
+        Visitor::fetch(&connection, 1_000_000).await;
+        for peer in [&a, &b] {
+            assert_eq!(kinds(peer).last(), Some(&PathKind::Direct));
+        }
+    });
+}
