@@ -33,7 +33,7 @@ fn data_goes_by_the_relay_at_once_and_by_the_direct_path_from_its_proof_on() {
     world.run_for(2_000);
     assert!(world.sides.iter().all(|side| side.is_on(DIRECT)));
     for side in &world.sides {
-        assert_eq!(side.reasons, [Reason::FirstProven, Reason::BetterKind]);
+        assert_eq!(side.reasons, [Reason::Relayed, Reason::BetterKind]);
     }
     assert!(world.longest_gap(0) <= 200 && world.longest_gap(1) <= 200);
 }

@@ -10,6 +10,8 @@ use super::{PathId, PathKind, Route};
 pub enum Reason {
     /// The first path that was proven.
     FirstProven,
+    /// A relay's, which needs no proof, while there is no other.
+    Relayed,
     /// A path of a better kind was proven.
     BetterKind,
     /// A path of the same kind turned out faster.
@@ -30,6 +32,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FirstProven => "first path proven",
+            Self::Relayed => "the relay carries it while there is no direct path",
             Self::BetterKind => "a better kind of path was proven",
             Self::Faster => "a faster path was proven",
             Self::Followed => "the other side keeps to this path",

@@ -105,7 +105,8 @@ impl Driver {
                     (Some(path), Some((kind, rtt))) => {
                         tracing::info!(?peer, ?kind, %reason, "path");
                         remote.look_for_losses();
-                        let report = PathReport { peer, kind, remote: self.relays.shown(path), rtt, reason };
+                        let (shown, rtt) = self.relays.shown(path, rtt);
+                        let report = PathReport { peer, kind, remote: shown, rtt, reason };
                         if remote.last_path != Some((kind, path)) {
                             remote.last_path = Some((kind, path));
                             self.event(EndpointEvent::Path(report));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proto::id::{Instance, PeerId};
 use proto::machine::random;
@@ -68,10 +68,12 @@ impl Relays {
         self.entries.values().find(|entry| entry.link == link)
     }
 
-    /// The address that a user is shown for a path: a relay's link has none that means anything.
-    pub(super) fn shown(&self, path: PathId) -> SocketAddr {
-        let relay = self.by_link(path.link).and_then(|entry| entry.client.reached());
-        relay.unwrap_or(path.remote)
+    /// What a user is shown of a path's address and round trip: on a relay's link no address means anything,
+    /// and until a check was answered, the round trip to the relay is all that is known.
+    pub(super) fn shown(&self, path: PathId, rtt: Duration) -> (SocketAddr, Duration) {
+        let Some(entry) = self.by_link(path.link) else { return (path.remote, rtt) };
+        let known = if rtt.is_zero() { entry.client.took().unwrap_or_default() } else { rtt };
+        (entry.client.reached().unwrap_or(path.remote), known)
     }
 }
 
