@@ -32,7 +32,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::FirstProven => "first path proven",
-            Self::Relayed => "the relay carries it while there is no direct path",
+            Self::Relayed => "the relay carries it until a direct path works",
             Self::BetterKind => "a better kind of path was proven",
             Self::Faster => "a faster path was proven",
             Self::Followed => "the other side keeps to this path",
