@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::path::{CheckTransmit, LinkId};
 use proto::punch::{MAX_SOCKETS, Method, Punch, PunchAction, method};
+use proto::stun::BindingRequest;
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -80,7 +81,10 @@ impl Rig {
     fn run_for(&mut self, span: Duration, may_search: bool) {
         let end = self.now + span;
         self.drain();
+        let mut wakes = 0;
         while let Some(at) = self.punch.poll_timeout().filter(|at| *at <= end) {
+            wakes += 1;
+            assert!(wakes < 10_000, "it spins");
             self.now = self.now.max(at);
             self.punch.handle_timeout(self.now);
             if may_search && self.punch.wants_to_search(self.now) {
@@ -161,6 +165,20 @@ fn a_row_goes_to_one_port_ahead_of_the_told_one_and_is_bounded() {
     rig.run_for(20 * SEC, false);
     assert_eq!((rig.open.len(), rig.punch.poll_timeout()), (0, None));
     assert!(rig.sent.len() <= 15, "{}", rig.sent.len());
+}
+
+#[test]
+fn a_told_port_at_the_end_of_all_ports_is_aimed_past_by_nobody() {
+    let mut rig = Rig::new(counted());
+    rig.told(counted(), 0);
+    rig.run_for(SEC / 5, false);
+    let (_, asked) = rig.sent.pop().unwrap();
+    let answer = BindingRequest::read(&asked.payload).unwrap().answer(remote(), None, None);
+    assert!(rig.punch.handle_answer(asked.path.link, asked.path.remote, &answer, rig.now));
+    rig.told(NatProfile { latest: 65_530, ..counted() }, 1);
+    rig.run_for(20 * SEC, false);
+    assert!(rig.sent.iter().all(|(_, sent)| sent.path.remote.port() == 3478));
+    assert_eq!((rig.open.len(), rig.punch.poll_timeout()), (0, None));
 }
 
 #[test]

@@ -40,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 enum Phase {
     Sampling { sample: Option<(LinkId, MappingQuery)>, until: Instant },
     Ready { until: Instant },
-    Firing { links: Vec<LinkId>, since: Instant, sent: usize },
+    Firing { target: SocketAddr, links: Vec<LinkId>, since: Instant, sent: usize },
 }
 
 #[derive(Debug)]
@@ -51,14 +51,13 @@ pub(super) struct Volley {
     phase: Phase,
     /// Their newest port, and for which round it was told.
     told: (u16, u8),
-    target: Option<SocketAddr>,
 }
 
 impl Volley {
     pub(super) fn new(step: i16, context: &mut Context, now: Instant) -> Self {
         context.open(1);
         let phase = Phase::Sampling { sample: None, until: now + PATIENCE };
-        Self { step, round: 1, phase, told: (0, 0), target: None }
+        Self { step, round: 1, phase, told: (0, 0) }
     }
 
     /// Their newest port, told for this round.
@@ -77,11 +76,10 @@ impl Volley {
                 }
                 *sample = Some((link, query));
             }
-            Phase::Firing { links: row, since, .. } => {
-                let Some(target) = self.target else { return };
+            Phase::Firing { target, links: row, since, .. } => {
                 *since = now;
                 *row = links.to_vec();
-                links.iter().for_each(|link| context.probe(*link, target, Some(prime_ttl(self.round - 1))));
+                links.iter().for_each(|link| context.probe(*link, *target, Some(prime_ttl(self.round - 1))));
             }
             Phase::Ready { .. } => links.iter().for_each(|link| context.close(*link)),
         }
@@ -117,12 +115,10 @@ impl Volley {
                 }
             }
             Phase::Sampling { sample: None, .. } | Phase::Ready { .. } => {}
-            Phase::Firing { links, since, sent } => {
-                if let (Some(target), Some(after)) = (self.target, CHECKS.get(*sent))
-                    && *since + *after <= now
-                {
+            Phase::Firing { target, links, since, sent } => {
+                if CHECKS.get(*sent).is_some_and(|after| *since + *after <= now) {
                     *sent += 1;
-                    links.iter().for_each(|link| context.probe(*link, target, None));
+                    links.iter().for_each(|link| context.probe(*link, *target, None));
                 }
             }
         }
@@ -161,9 +157,10 @@ impl Volley {
         if round < self.round {
             return;
         }
-        self.target =
-            stepped(latest, self.step, AHEAD).map(|port| SocketAddr::new(context.remote.ip(), port));
-        self.phase = Phase::Firing { links: Vec::new(), since: until, sent: 0 };
+        // Where the ports end, nobody knows at which they begin again: the next round's are other ones.
+        let Some(port) = stepped(latest, self.step, AHEAD) else { return };
+        let target = SocketAddr::new(context.remote.ip(), port);
+        self.phase = Phase::Firing { target, links: Vec::new(), since: until, sent: 0 };
         context.open(ROW);
     }
 }

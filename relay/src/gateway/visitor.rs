@@ -180,7 +180,7 @@ impl Gateway {
         match failure(failed, request) {
             Some(page) => match self.answer(visitor, request, &page, log).await {
                 // Whatever there was of a body, it was not read to its end.
-                Next::Another if request.body == Body::None => Next::Another,
+                Next::Another if matches!(request.body, Body::None | Body::Length(0)) => Next::Another,
                 Next::Another | Next::Close | Next::Abort | Next::Apex(_) => Next::Close,
             },
             None => {
