@@ -39,7 +39,7 @@ class Run:
 
     def outcome(self):
         """What came of it, and the milliseconds that it took."""
-        server = self.start("rendezvous", "pub", "rendezvous", "--udp", f"{SERVER}:3478", "--http", f"{SERVER}:8080")
+        server = self.start("rendezvous", "pub", "rendezvous", "--no-relay", "--udp", f"{SERVER}:3478", "--http", f"{SERVER}:8080")
         if not until(lambda: server.find("listening"), [server], 10):
             return "neither", None, "the server does not listen"
         share = self.start("share", f"h{self.sharer}", "peer", "share", "8000", "--server", f"http://{SERVER}:8080")
