@@ -12,9 +12,9 @@ usage: scripts/test.sh [smoke | full | --quick]
            of fuzzing for each target (with the nightly toolchain and cargo-fuzz), licences and advisories
   --quick  the Rust checks alone, for the edit loop
 
-What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, cargo-nextest
-with cargo. Without root, the missing packages are named and the tests that need them are skipped. With CI=true nothing
-is skipped: what can't run has failed.
+What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, those of npm
+into target/test-node, cargo-nextest with cargo. Without root, the missing packages are named and the tests that need
+them are skipped. With CI=true nothing is skipped: what can't run has failed.
 HELP
 }
 
@@ -22,7 +22,7 @@ HELP
 unset RUST_BACKTRACE
 readonly LOGS=target/test-logs
 readonly SKIPPED=77
-export TEST_PYTHON=$PWD/target/test-venv/bin/python
+export TEST_PYTHON=$PWD/target/test-venv/bin/python TEST_NODE=$PWD/target/test-node
 PASSED=0 FAILED=0 SKIPS=0
 FAILURES=()
 
@@ -86,7 +86,7 @@ count_rust() {
     FAILED=$((FAILED + failed))
 }
 
-# The lines of a script in tests/netns: `ok NAME`, `FAIL NAME`, `skip NAME`.
+# The lines of a script in tests/netns or tests/gateway: `ok NAME`, `FAIL NAME`, `skip NAME`.
 count_claims() {
     local status=$1 log=$2 failed
     PASSED=$((PASSED + $(grep -c '^ok ' "$log" || true)))
@@ -107,7 +107,7 @@ is_root() {
 missing_packages() {
     local pair
     for pair in cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 miniupnpd:miniupnpd-nftables \
-        nft:nftables nginx:nginx-light openssl:openssl python3:python3 \
+        nft:nftables nginx:nginx-light node:nodejs npm:npm openssl:openssl python3:python3 \
         setpriv:util-linux turnutils_stunclient:coturn unshare:util-linux; do
         command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
     done | sort -u
@@ -149,6 +149,15 @@ install_python_packages() {
     "$TEST_PYTHON" -c 'import aioice' 2>/dev/null && return
     system_python -m venv target/test-venv &&
         "$TEST_PYTHON" -m pip install --quiet --disable-pip-version-check aioice==0.13.0
+}
+
+install_node_packages() {
+    if ! command -v npm >/dev/null; then
+        printf 'some tests will be skipped: npm is missing (Debian: npm)\n'
+        return "$SKIPPED"
+    fi
+    mkdir -p "$TEST_NODE"
+    npm install --prefix "$TEST_NODE" --no-audit --no-fund --loglevel error localtunnel@2.0.2 ws@8.18.0
 }
 
 install_nextest() {
@@ -194,7 +203,7 @@ program_steps() {
     step count_step "release build" cargo build --release --workspace --bins --locked
     CULVERT_BIN=$(release_directory)
     export CULVERT_BIN
-    for script in tests/netns/*.sh; do
+    for script in tests/netns/*.sh tests/gateway/*.sh; do
         step count_claims "$(basename "$script" .sh)" timeout --kill-after 10 "$LONGEST" "$script"
     done
     if is_root; then
@@ -266,6 +275,7 @@ main() {
     fi
     step count_setup "Debian packages" install_packages
     step count_setup "Python packages" install_python_packages
+    step count_setup "npm packages" install_node_packages
     step count_setup "cargo-nextest" install_nextest
     rust_steps
     documentation_steps

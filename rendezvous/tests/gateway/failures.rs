@@ -42,6 +42,21 @@ async fn what_the_local_server_does_wrong_has_a_status() {
 }
 
 #[tokio::test]
+async fn a_connection_that_was_promised_to_stay_stays_behind_a_failure() {
+    let server = server(|_| ());
+    let _tunnel = open(&server, "forwstest", 2, fail).await;
+    let mut visit = Visit::new(&server).await;
+    for request in
+        ["POST /reset HTTP/1.1\r\nContent-Length: 0", "GET /reset HTTP/1.1", "POST /reset HTTP/1.1"]
+    {
+        visit.send(&format!("{request}\r\nHost: forwstest.example.test\r\n\r\n")).await;
+        let head = visit.read_until("\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 502 ") && !head.contains("Connection: close"), "{head}");
+        visit.read_until("Try again.\n").await;
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_is_not_taken_for_whole() {
     let server = server(|_| ());
     let _tunnel = open(&server, "forwstest", 2, fail).await;

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# The real peer and rendezvous, and a visitor made of npm's ws and Node's HTTP: streaming, ranges, early hints, a
+# thousand WebSockets. On loopback.
+source "$(dirname "$0")/../../scripts/netns/claim.sh"
+source "$ROOT/scripts/netns/programs.sh"
+
+TEST_NODE=${TEST_NODE:-$ROOT/target/test-node}
+command -v node >/dev/null || unable "node is missing (Debian: nodejs)"
+[[ -d $TEST_NODE/node_modules/ws ]] || unable "the npm package ws is missing from $TEST_NODE"
+# A thousand WebSockets are a thousand descriptors in each program, and two thousand in this one.
+ulimit -n 8192 2>/dev/null || [[ $(ulimit -n) -ge 4096 ]] || unable "too few file descriptors: ulimit -n $(ulimit -n)"
+NETNS_WORK=$(mktemp -d)
+trap 'stop_programs; rm -rf "$NETNS_WORK"' EXIT
+
+BIN=${CULVERT_BIN:-$ROOT/target/release}
+spawn rendezvous - "$BIN/rendezvous" --json --udp 127.0.0.1:0 --http 127.0.0.1:0 --admin 127.0.0.1:0 \
+    --domain example.test --tunnel-ports 0-0
+server=$(await_event rendezvous 10 listening --print http) || claim "$NAME" false
+mkdir -p "$NETNS_WORK/home"
+HOME=$NETNS_WORK/home XDG_STATE_HOME=$NETNS_WORK/home/state NODE_PATH=$TEST_NODE/node_modules \
+    timeout 120 node "$ROOT/tests/gateway/share.js" "$BIN/peer" "http://127.0.0.1:${server##*:}"
