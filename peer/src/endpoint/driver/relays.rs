@@ -11,6 +11,7 @@ use proto::wire::relay::Address;
 use proto::wire::signal::RelayHint;
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
 use relay::outbound::Origin;
+use relay::relayed::is_relayed;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -66,6 +67,12 @@ impl Relays {
 
     fn by_link(&self, link: LinkId) -> Option<&Entry> {
         self.entries.values().find(|entry| entry.link == link)
+    }
+
+    /// The relay, for an address that only its link knows.
+    pub(super) fn shown_addr(&self, addr: SocketAddr) -> SocketAddr {
+        let knows = |entry: &&Entry| is_relayed(addr) && entry.client.link().address(addr).is_some();
+        self.entries.values().find(knows).and_then(|entry| entry.client.reached()).unwrap_or(addr)
     }
 
     /// What a user is shown of a path's address and round trip: on a relay's link no address means anything,

@@ -8,22 +8,31 @@ use crate::endpoint::status::{PeerStatus, Status};
 
 impl Driver {
     pub(super) fn status(&self, now: Instant) -> Status {
-        let peers = self.remotes.iter().filter_map(|(key, remote)| peer_status(*key, remote, now));
+        let peers = self.remotes.iter().filter_map(|(key, remote)| self.peer_status(*key, remote, now));
         Status { observed: self.observed, peers: peers.collect() }
     }
-}
 
-/// `None` for a remote that is not connected yet, or not any more.
-fn peer_status((peer, _): RemoteKey, remote: &Remote, now: Instant) -> Option<PeerStatus> {
-    let connection = remote.connection.as_ref().filter(|connection| connection.close_reason().is_none())?;
-    let traffic = connection.stats();
-    Some(PeerStatus {
-        peer,
-        role: remote.role,
-        path: remote.agent.primary().map(|(path, kind, rtt)| (kind, path.remote, rtt)),
-        bytes_in: traffic.udp_rx.bytes,
-        bytes_out: traffic.udp_tx.bytes,
-        known_for: remote.history.known_for(now),
-        changes: remote.history.changes(now),
-    })
+    /// `None` for a remote that is not connected yet, or not any more.
+    fn peer_status(&self, (peer, _): RemoteKey, remote: &Remote, now: Instant) -> Option<PeerStatus> {
+        let connection =
+            remote.connection.as_ref().filter(|connection| connection.close_reason().is_none())?;
+        let traffic = connection.stats();
+        let primary = remote.agent.primary().map(|(path, kind, rtt)| {
+            let (shown, rtt) = self.relays.shown(path, rtt);
+            (kind, shown, rtt)
+        });
+        let mut changes = remote.history.changes(now);
+        for (_, remote) in changes.iter_mut().filter_map(|change| change.path.as_mut()) {
+            *remote = self.relays.shown_addr(*remote);
+        }
+        Some(PeerStatus {
+            peer,
+            role: remote.role,
+            path: primary,
+            bytes_in: traffic.udp_rx.bytes,
+            bytes_out: traffic.udp_tx.bytes,
+            known_for: remote.history.known_for(now),
+            changes,
+        })
+    }
 }
