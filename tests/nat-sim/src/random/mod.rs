@@ -82,6 +82,9 @@ pub fn tell(seed: u64, story: bool) -> (Report, String) {
     (report, world.story())
 }
 
+/// How long after a first path there is more to do than to keep it: confirmations, and a probe of its lifetime.
+const SETTLING: Duration = Duration::from_secs(180);
+
 fn sides(world: &World<Actor>) -> [&PeerNode; 2] {
     ["a", "b"].map(|name| world.node(name).peer())
 }
@@ -116,6 +119,12 @@ fn stays_quiet(world: &mut World<Actor>, broken: &mut Vec<String>) {
         let watch = world.node(name).peer().watch();
         [watch.checks(), world.net().traffic(world.host(name)).sent, watch.wakes()]
     };
+    // A search may have ended only now, and what follows a first path takes a while.
+    let last_change =
+        sides(world).into_iter().filter_map(|side| side.watch().routes().last()).map(|(at, ..)| *at);
+    if last_change.max().is_some_and(|at| world.now() < at + SETTLING) {
+        world.run_for(SETTLING);
+    }
     let before = ["a", "b"].map(|name| count(world, name));
     world.run_for(QUIET);
     for (name, before) in ["a", "b"].into_iter().zip(before) {
