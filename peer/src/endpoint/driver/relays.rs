@@ -179,13 +179,17 @@ impl Driver {
             }
             RelayEvent::Down(why) => {
                 tracing::info!(?relay, why, "the relay is away");
-                entry.up = false;
+                let was_up = std::mem::take(&mut entry.up);
                 for remote in self.remotes.values_mut() {
                     if let Some(path) = remote.relayed.filter(|path| path.link == link) {
                         remote.agent.remove_path(path, now);
                     }
                 }
                 self.route_early(link, false);
+                if was_up && relay == self.parts.server.peer_id {
+                    // TCP tells at once that a program was killed, QUIC only when something goes unanswered.
+                    self.session.handle_network_change(now);
+                }
             }
             RelayEvent::Absent(addr) => {
                 let path = PathId { link, remote: addr };

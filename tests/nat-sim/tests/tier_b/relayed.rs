@@ -3,9 +3,9 @@
 use nat_sim::kind::Kind;
 use peer::PathPolicy;
 use proto::path::PathKind;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
-use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, run};
+use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, registered, run};
 use crate::service::{self, Visitor};
 
 const HOME: Kind = Kind::PORT_RESTRICTED;
@@ -18,7 +18,7 @@ async fn sharer(lab: &Lab) -> Peer {
     service::start(&b.net());
     b.share().await.unwrap();
     // Its connection to the relay takes two round trips, as its session and registration do.
-    tokio::time::sleep(2 * R).await;
+    sleep(2 * R).await;
     b
 }
 
@@ -93,11 +93,28 @@ fn a_kind_of_path_can_be_forced() {
             let a = lab.relayed_peer("a", policy);
             let connection = a.connect(&lab.ticket()).await.unwrap();
             Visitor::fetch(&connection, 1_000_000).await;
-            tokio::time::sleep(5 * SEC).await;
+            sleep(5 * SEC).await;
             assert_eq!(kinds(&a), [kind]);
             connection.close();
             a.endpoint.close().await;
         }
+    });
+}
+
+#[test]
+fn a_server_that_was_killed_is_missed_at_once_and_found_within_three_seconds() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let server = lab.server_with_relay();
+        let b = sharer(&lab).await;
+        let mut events = b.endpoint.events();
+        lab.world.crash("s");
+        drop(server);
+        sleep(5 * SEC).await;
+        let _server = lab.server_with_relay();
+        let back = lab.world.elapsed();
+        registered(&mut events).await;
+        let took = lab.world.elapsed() - back;
+        assert!(took <= 3 * SEC, "{took:?}");
     });
 }
 
@@ -113,13 +130,13 @@ fn a_direct_path_that_dies_stalls_a_transfer_for_less_than_two_seconds() {
         lab.world.with_world(|world| world.cut_direct(true));
         let stall = Visitor::longest_stall(&connection, 5_000_000).await;
         assert!(stall < 1500 * MS, "{stall:?}");
-        tokio::time::sleep(5 * SEC).await;
+        sleep(5 * SEC).await;
         for peer in [&a, &b] {
             assert_eq!(kinds(peer).last(), Some(&PathKind::Relay));
         }
         // And back, once it works again.
         lab.world.with_world(|world| world.cut_direct(false));
-        tokio::time::sleep(60 * SEC).await;
+        sleep(60 * SEC).await;
         Visitor::fetch(&connection, 1_000_000).await;
         for peer in [&a, &b] {
             assert_eq!(kinds(peer).last(), Some(&PathKind::Direct));
