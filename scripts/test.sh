@@ -108,7 +108,8 @@ missing_packages() {
     local pair
     for pair in cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 miniupnpd:miniupnpd-nftables \
         nft:nftables nginx:nginx-light node:nodejs npm:npm openssl:openssl python3:python3 \
-        setpriv:util-linux turnutils_stunclient:coturn unshare:util-linux; do
+        scp:openssh-client setpriv:util-linux smbclient:smbclient smbd:samba sshd:openssh-server tinyproxy:tinyproxy \
+        turnutils_stunclient:coturn unshare:util-linux; do
         command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
     done | sort -u
     system_python -c 'import ensurepip, venv' 2>/dev/null || printf 'python3-venv\n'
