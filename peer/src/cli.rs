@@ -208,8 +208,12 @@ pub(crate) fn proxy() -> Result<Option<Proxy>, Failure> {
 #[derive(Debug, clap::Args)]
 #[command(after_help = NETCHECK_EXAMPLE)]
 pub struct Netcheck {
-    /// The rendezvous to ask: https://host[:port], or http://host[:port][#PEERID]
-    #[arg(long, value_name = "URL")]
+    /// The rendezvous to ask: an https:// or http:// URL
+    #[arg(
+        long,
+        value_name = "URL",
+        help = "The rendezvous to ask: https://host[:port], or http://host[:port][#PEERID]"
+    )]
     pub server: Option<ServerUrl>,
 }
 

@@ -79,7 +79,7 @@ pub struct Publication {
     pub share: ShareId,
     /// The name that is claimed for it.
     pub name: String,
-    /// [`sign_claim`].
+    /// The proof that the name is claimed for this server, on this very connection.
     #[serde(with = "signature")]
     pub signature: [u8; 64],
     /// Whether the name is to be held while its owner is away.
