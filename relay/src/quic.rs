@@ -31,7 +31,7 @@ const MIN_MTU: u16 = 1200;
 const MAX_MTU: u16 = 1452;
 
 /// After a path change the discovered size may be wrong: look again soon. quinn's 600 s is for paths that stay.
-const MTU_DISCOVERY_INTERVAL: Duration = Duration::from_secs(60);
+const MTU_DISCOVERY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// 1 Gbit/s for 32 ms; and a socket buffer of as much holds a burst of it.
 const STREAM_WINDOW: u32 = 4 * 1024 * 1024;

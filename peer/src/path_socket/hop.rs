@@ -15,7 +15,12 @@ pub(super) struct Hop {
     pub(super) path: PathId,
     pub(super) link: Arc<dyn Link>,
     pub(super) counters: Arc<Counters>,
+    /// What passes here says nothing of the ways to come, and none that does has been taken yet.
+    pub(super) is_blind: bool,
 }
+
+/// The longest packet for which every way must have room (RFC 8200 §5: 1280 bytes with the headers).
+const EVERYWHERE: usize = 1232;
 
 /// What became of a packet, or a batch, on one hop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,11 @@ impl Hop {
     /// Sends by this hop, in as many batches as its link wants.
     pub(super) fn send(&self, transmit: &Transmit<'_>, drops: &Drops) -> Sent {
         let packet = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        if self.is_blind && packet > EVERYWHERE {
+            // QUIC asks whether so long a packet passes. It does, and would not on a narrow path that comes next.
+            drops.add(DropReason::LinkRefused, 1);
+            return Sent::Refused;
+        }
         let batch = packet * self.link.max_transmit_segments().max(1);
         let mut left = transmit.contents;
         loop {

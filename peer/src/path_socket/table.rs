@@ -37,6 +37,8 @@ pub(super) struct Table {
 #[derive(Debug, Default)]
 struct Remote {
     route: Route,
+    /// Whether data has had a way of which the length of packets can be learned.
+    has_had_mtu: bool,
     epoch: PathEpoch,
     /// What is accepted or on the route.
     paths: BTreeMap<PathId, Path>,
@@ -119,6 +121,8 @@ impl Table {
         if route.primary.is_some() && route.primary != entry.route.primary {
             entry.epoch.advance();
         }
+        let link = |path: PathId| self.links.get(&path.link);
+        entry.has_had_mtu |= route.primary.and_then(link).is_some_and(|link| link.has_mtu());
         entry.route = route;
         for path in [route.primary, route.also].into_iter().flatten() {
             entry.path(path, now);
@@ -203,7 +207,8 @@ impl Table {
             let path = path?;
             let link = Arc::clone(self.links.get(&path.link)?);
             let counters = Arc::clone(&entry.paths.get(&path)?.counters);
-            Some(Hop { path, link, counters })
+            let is_blind = !entry.has_had_mtu && !link.has_mtu();
+            Some(Hop { path, link, counters, is_blind })
         };
         let copy = route.also.filter(|_| route.also != route.primary);
         match (hop(route.primary), hop(copy)) {

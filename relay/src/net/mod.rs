@@ -59,6 +59,12 @@ pub trait Link: quinn::AsyncUdpSocket {
     /// Whatever the system says of this datagram; `WouldBlock` when its queue is full: the caller drops the
     /// datagram and counts it.
     fn send_datagram(&self, to: SocketAddr, payload: &[u8]) -> io::Result<()>;
+
+    /// Whether a datagram may be too long for something on its way. Where it never is, as on a stream, that a long
+    /// one arrived says nothing of any other way.
+    fn has_mtu(&self) -> bool {
+        true
+    }
 }
 
 /// Accepts TCP streams.

@@ -131,6 +131,10 @@ impl Link for RelayedLink {
         let frame = Frame::Check(Check { remote: self.remote(to)?, datagram: payload }).encode();
         if self.outlet.send(Lane::Control, frame) { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
     }
+
+    fn has_mtu(&self) -> bool {
+        false
+    }
 }
 
 impl AsyncUdpSocket for RelayedLink {

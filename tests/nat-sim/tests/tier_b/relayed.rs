@@ -1,6 +1,8 @@
 //! Connections that begin at a relay, and what becomes of them.
 
 use nat_sim::kind::Kind;
+use nat_sim::link::Quality;
+use nat_sim::world::World;
 use peer::PathPolicy;
 use proto::path::PathKind;
 use tokio::time::{Instant, sleep};
@@ -141,5 +143,24 @@ fn a_direct_path_that_dies_stalls_a_transfer_for_less_than_two_seconds() {
         for peer in [&a, &b] {
             assert_eq!(kinds(peer).last(), Some(&PathKind::Direct));
         }
+    });
+}
+
+#[test]
+fn a_narrow_direct_path_that_follows_the_relay_swallows_nothing() {
+    let narrow = Quality { mtu: 1280, ..Quality::default() };
+    let plan = World::plan(1).home("a", HOME).over(narrow, narrow).home("b", HOME).over(narrow, narrow);
+    run(&plan.server("s").server_rtt(R).direct_rtt(D), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let _b = sharer(&lab).await;
+        // Long enough at the relay for QUIC to have learned what passes there.
+        lab.world.with_world(|world| world.cut_direct(true));
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 5_000_000).await;
+        lab.world.with_world(|world| world.cut_direct(false));
+        let stall = Visitor::longest_stall(&connection, 60_000_000).await;
+        assert_eq!(kinds(&a).last(), Some(&PathKind::Direct));
+        assert!(stall < 500 * MS, "{stall:?}");
     });
 }
