@@ -221,6 +221,8 @@ impl PathAgent {
         if traffic.received {
             // Data alone opens nothing: what is heard first has to be a check or an answer.
             pair.heard = pair.heard.map(|_| now);
+            // Whose data comes here has not moved elsewhere.
+            pair.asked = pair.asked.map(|_| now);
             pair.unanswered_since = None;
         }
         if self.route.primary != Some(path) {
