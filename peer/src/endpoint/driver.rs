@@ -224,6 +224,12 @@ impl Driver {
         if let Some(task) = self.link.task.take() {
             task.abort();
         }
+        // What the connections say when they end may go through a relay.
+        let relays = std::mem::take(&mut self.relays);
+        tokio::spawn(async move {
+            tokio::time::sleep(super::FAREWELL).await;
+            drop(relays);
+        });
     }
 
     fn handle_input(&mut self, input: Input, now: Instant) {
