@@ -243,6 +243,7 @@ fn offer(
 mod tests {
     use super::*;
     use crate::id::{ShareId, TicketId};
+    use crate::machine::start;
     use crate::proof::TicketSecret;
     use crate::ticket::ServerHint;
 
@@ -261,12 +262,6 @@ mod tests {
             relay: None,
             sharer: SHARER.0,
         }
-    }
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        now
     }
 
     fn dial(now: Instant) -> (Dial, Offer) {

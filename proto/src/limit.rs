@@ -87,12 +87,7 @@ impl PrefixLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        now + Duration::from_secs(100_000)
-    }
+    use crate::machine::start;
 
     fn rate(burst: u32, refill_ms: u64) -> Rate {
         Rate { burst, refill: Duration::from_millis(refill_ms) }

@@ -154,13 +154,8 @@ pub fn echo_answer(source: SocketAddr) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::start;
     use crate::stun::Change;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        now + Duration::from_secs(100_000)
-    }
 
     fn machine(echo: bool, now: Instant) -> PublicUdp {
         PublicUdp::new(echo, vec!["203.0.113.1:3478".parse().unwrap(), "[::]:3479".parse().unwrap()], now)

@@ -1,23 +1,20 @@
 //! Two agents on a wire in a plain loop: no clock, no sockets.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the one clock that tests may read: machines see differences to it"
-)]
+
+mod support;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind};
-use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::path::{
     CheckTransmit, LinkId, Outlook, PathAgent, PathConfig, PathEvent, PathId, PathKind, Reason, Route,
     Traffic,
 };
-use proto::proof::{CheckKeys, Exchange, TicketSecret};
+use proto::proof::CheckKeys;
 use proto::stun::{self, Role};
-use proto::wire::signal::{Nonce, Username};
+use support::{keys, start};
 
 const CONNECTOR: &str = "198.51.100.7:4000";
 const SHARER: &str = "203.0.113.9:5000";
@@ -300,19 +297,6 @@ fn path(text: &str) -> PathId {
     PathId { link: LinkId::MAIN, remote: text.parse().unwrap() }
 }
 
-fn keys() -> CheckKeys {
-    let exchange = Exchange {
-        connector: PeerId::from_bytes([1; 32]),
-        connector_instance: Instance([1; 8]),
-        sharer: PeerId::from_bytes([2; 32]),
-        server: PeerId::from_bytes([3; 32]),
-        share: ShareId([4; 8]),
-        ticket: TicketId([5; 8]),
-    };
-    let secret = TicketSecret::from_bytes([6; 16]);
-    secret.check_keys(&exchange, Instance([2; 8]), Username([7; 8]), Nonce([8; 16]), Nonce([9; 16]))
-}
-
 /// What left, for the log.
 #[derive(Debug, PartialEq, Eq)]
 struct Sent {
@@ -352,7 +336,7 @@ struct Wire {
 
 impl Wire {
     fn new(rtt_ms: u64) -> Self {
-        let start = Instant::now();
+        let start = start();
         let side = |role, seed| Side {
             agent: PathAgent::new(PathConfig::default(), role, keys(), [seed; 32], start),
             route: Route::default(),

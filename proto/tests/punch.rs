@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod support;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -10,6 +12,7 @@ use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::path::{CheckTransmit, LinkId};
 use proto::punch::{MAX_SOCKETS, Method, Punch, PunchAction, method};
 use proto::stun::BindingRequest;
+use support::start;
 
 const SEC: Duration = Duration::from_secs(1);
 
@@ -31,12 +34,6 @@ fn counted() -> NatProfile {
 
 fn drawn() -> NatProfile {
     nat(Some(Allocation::Random { range: PortRange::new(1024, 65_535) }))
-}
-
-fn start() -> Instant {
-    #[allow(clippy::disallowed_methods)]
-    let now = Instant::now();
-    now
 }
 
 fn remote() -> SocketAddr {

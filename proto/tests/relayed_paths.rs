@@ -1,20 +1,16 @@
 //! Two agents with a relay beside their direct path, and data that follows their routes, in a plain loop.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
-#![allow(
-    clippy::disallowed_methods,
-    reason = "the one clock that tests may read: machines see differences to it"
-)]
+
+mod support;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind};
-use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::path::{LinkId, PathAgent, PathConfig, PathEvent, PathId, PathKind, Reason, Route, Traffic};
-use proto::proof::{CheckKeys, Exchange, TicketSecret};
 use proto::stun::Role;
-use proto::wire::signal::{Nonce, Username};
+use support::{keys, start};
 
 const DIRECT: LinkId = LinkId::MAIN;
 const RELAYED: LinkId = LinkId(9);
@@ -133,19 +129,6 @@ fn a_relay_that_is_gone_is_left_at_once() {
     assert_eq!(world.sides[0].reasons.last(), Some(&Reason::LinkGone));
 }
 
-fn keys() -> CheckKeys {
-    let exchange = Exchange {
-        connector: PeerId::from_bytes([1; 32]),
-        connector_instance: Instance([1; 8]),
-        sharer: PeerId::from_bytes([2; 32]),
-        server: PeerId::from_bytes([3; 32]),
-        share: ShareId([4; 8]),
-        ticket: TicketId([5; 8]),
-    };
-    let secret = TicketSecret::from_bytes([6; 16]);
-    secret.check_keys(&exchange, Instance([2; 8]), Username([7; 8]), Nonce([8; 16]), Nonce([9; 16]))
-}
-
 struct Side {
     agent: PathAgent,
     /// Where the other side is, directly and at the relay.
@@ -215,7 +198,7 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let start = Instant::now();
+        let start = start();
         let sides = [
             Side::new(Role::Connector, seed as u8, ["203.0.113.9:5000", "[fd63::2]:1"], start),
             Side::new(Role::Sharer, seed as u8 + 100, ["198.51.100.7:4000", "[fd63::1]:1"], start),

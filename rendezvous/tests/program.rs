@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use proto::wire::session::{ToServer, close};
@@ -59,14 +60,14 @@ impl Program {
     }
 
     fn wait(&mut self) -> ExitStatus {
-        let since = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(since.elapsed() < PATIENCE, "it does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let (pid, (ended, end)) = (self.child.id().to_string(), mpsc::channel());
+        std::thread::scope(|scope| {
+            scope.spawn(|| ended.send(self.child.wait().unwrap()).unwrap());
+            end.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+                let _killed = Command::new("kill").args(["-s", "KILL", &pid]).status();
+                panic!("it does not end");
+            })
+        })
     }
 }
 

@@ -50,6 +50,27 @@ await_line() {
     "$NETNS_PYTHON" "$NETNS_SCRIPTS/events.py" "$NETNS_WORK/$name" "${PROGRAMS[$name]}" "$seconds" line "$@"
 }
 
+# last_path NAME KIND: the path that was reported last is of that kind, or will be within 6 s.
+last_path() {
+    local deadline=$((SECONDS + 6))
+    until grep '"event":"path"' "$NETNS_WORK/$1/out" | tail -n 1 | grep -q "\"kind\":\"$2\""; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
+# cut_udp: from now on no datagram passes between the homes.
+cut_udp() {
+    in_ns pub nft -f - <<'NFT'
+table ip cut {
+    chain forward {
+        type filter hook forward priority -10;
+        meta l4proto udp drop
+    }
+}
+NFT
+}
+
 # resident_kib NAME: its resident memory.
 resident_kib() {
     awk '/^VmRSS:/ { print $2 }' "/proc/${PROGRAMS[$1]}/status"

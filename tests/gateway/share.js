@@ -3,17 +3,16 @@
 // usage: node share.js PEER SERVER_URL
 'use strict';
 const assert = require('assert');
-const http = require('http');
 const { spawn } = require('child_process');
-const WebSocket = require('ws');
+const visitor = require('./visitor');
 
 const [peer, server] = process.argv.slice(2);
 const port = Number(new URL(server).port);
 const host = `nas.example.test:${port}`;
 const children = [];
+const ask = (path, options) => visitor.ask(port, host, path, options);
 
-function origin(request, response) {
-  if (request.url === '/echo') return request.pipe(response);
+function answer(request, response) {
   if (request.url === '/early') {
     response.writeEarlyHints({ link: '</style.css>; rel=preload' });
     return response.end('late');
@@ -32,51 +31,18 @@ function origin(request, response) {
     return response.end(request.method === 'HEAD' ? undefined : Buffer.alloc(12345));
   }
   if (request.url === '/none') return response.writeHead(204).end();
-  if (request.url === '/events') {
-    response.writeHead(200, { 'content-type': 'text/event-stream' });
-    return response.write('data: first\n\n', () => (origin.events = response));
-  }
   response.setHeader('content-type', 'application/json');
   response.end(JSON.stringify(request.headers));
 }
 
-function ask(path, { method = 'GET', body, headers = {}, onRequest } = {}) {
-  return new Promise((resolve, reject) => {
-    const options = { host: '127.0.0.1', port, path, method, headers: { host, ...headers } };
-    const request = http.request(options, (response) => {
-      const parts = [];
-      response.on('data', (part) => parts.push(part));
-      response.on('end', () => resolve({ response, status: response.statusCode, body: Buffer.concat(parts) }));
-    });
-    request.on('error', reject);
-    if (onRequest) return onRequest(request);
-    request.end(body);
-  });
-}
-
-function socket() {
-  const ws = new WebSocket(`ws://127.0.0.1:${port}/`, { headers: { host } });
-  return new Promise((resolve, reject) => ws.on('open', () => resolve(ws)).on('error', reject));
-}
-
-function echo(ws, message) {
-  return new Promise((resolve) => {
-    ws.once('message', (data) => resolve(data));
-    ws.send(message);
-  });
-}
-
-const claims = {
-  async the_host_is_the_local_servers_and_the_visitors_goes_beside_it({ localPort }) {
+const claims = (local) => ({
+  async the_host_is_the_local_servers_and_the_visitors_goes_beside_it() {
     const seen = JSON.parse((await ask('/')).body);
     assert.deepStrictEqual(
       [seen.host, seen['x-forwarded-host'], seen['x-forwarded-for'], seen['x-forwarded-proto']],
-      [`127.0.0.1:${localPort}`, host, '127.0.0.1', 'http']);
+      [`127.0.0.1:${local.port}`, host, '127.0.0.1', 'http']);
   },
-  async megabytes_come_back_the_same() {
-    const sent = require('crypto').randomBytes(16 << 20);
-    assert(sent.equals((await ask('/echo', { method: 'POST', body: sent })).body));
-  },
+  megabytes_come_back_the_same: () => visitor.megabytes_come_back_the_same(port, host, 16),
   async a_piece_of_a_file_of_4_gib_is_a_piece() {
     const range = `bytes=${4 * 2 ** 30 - 100000}-${4 * 2 ** 30 - 1}`;
     const { response, status, body } = await ask('/range', { headers: { range } });
@@ -104,31 +70,19 @@ const claims = {
     });
     assert.strictEqual(String(body), 'continued');
   },
-  async an_event_arrives_while_the_answer_goes_on() {
-    const response = await new Promise((resolve) =>
-      http.get({ host: '127.0.0.1', port, path: '/events', headers: { host } }, resolve));
-    const next = () => new Promise((resolve) => response.once('data', (data) => resolve(String(data))));
-    assert.strictEqual(await next(), 'data: first\n\n');
-    const second = next();
-    origin.events.write('data: second\n\n');
-    assert.strictEqual(await second, 'data: second\n\n');
-    response.destroy();
-  },
+  an_event_arrives_while_the_answer_goes_on: () =>
+    visitor.an_event_arrives_while_the_answer_goes_on(port, host, local),
   async a_thousand_websockets_are_open_and_a_page_is_answered_at_once() {
     const open = [];
-    while (open.length < 1000) open.push(...(await Promise.all(Array.from({ length: 100 }, socket))));
+    while (open.length < 1000) open.push(...(await Promise.all(Array.from({ length: 100 }, () => visitor.socket(port, host)))));
     const began = Date.now();
     assert.strictEqual((await ask('/')).status, 200);
     assert(Date.now() - began < 1000, `${Date.now() - began} ms`);
-    for (const ws of [open[0], open[500], open[999]]) assert.strictEqual(String(await echo(ws, 'hello')), 'hello');
-    const large = require('crypto').randomBytes(4 << 20);
-    assert(large.equals(await echo(open[7], large)));
-    const closed = new Promise((resolve) => open[0].on('close', (code, reason) => resolve([code, String(reason)])));
-    open[0].close(4001, 'bye');
-    assert.deepStrictEqual(await closed, [4001, 'bye']);
+    for (const ws of [open[0], open[500], open[999]]) assert.strictEqual(String(await visitor.echo(ws, 'hello')), 'hello');
+    await visitor.a_large_message_and_the_reason_of_a_close_pass(open[7]);
     open.forEach((ws) => ws.terminate());
   },
-};
+});
 
 // Resolves with the `ready` event of a public share.
 function share(localPort) {
@@ -146,31 +100,8 @@ function share(localPort) {
   });
 }
 
-async function main() {
-  const local = http.createServer(origin);
-  new WebSocket.WebSocketServer({ server: local }).on('connection', (ws) =>
-    ws.on('message', (data, binary) => ws.send(data, { binary })));
-  await new Promise((resolve) => local.listen(0, '127.0.0.1', resolve));
-  const localPort = local.address().port;
-  const ready = await share(localPort);
-  assert.strictEqual(ready.url, `http://${host}`);
-  let failed = 0;
-  for (const [name, claim] of Object.entries(claims)) {
-    try {
-      await claim({ localPort });
-      console.log(`ok ${name}`);
-    } catch (error) {
-      failed += 1;
-      console.log(`FAIL ${name}\n${error.stack}`);
-    }
-  }
-  return failed;
-}
-
-process.on('exit', () => children.forEach((child) => child.kill('SIGKILL')));
-main().then(
-  (failed) => process.exit(failed ? 1 : 0),
-  (error) => {
-    console.log(`FAIL browsers_reach_a_public_share\n${error.stack}`);
-    process.exit(1);
-  });
+visitor.run('browsers_reach_a_public_share', children, async () => {
+  const local = await visitor.origin(answer);
+  assert.strictEqual((await share(local.port)).url, `http://${host}`);
+  return claims(local);
+});

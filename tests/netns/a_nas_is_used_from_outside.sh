@@ -101,21 +101,12 @@ logs_in_and_copies() {
     [[ $(sha256sum <"$NETNS_WORK/copied.bin") == "$HASH" ]]
 }
 
-# last_path KIND: the path of the last report.
-last_path() {
-    local deadline=$((SECONDS + 8))
-    until grep '"event":"path"' "$NETNS_WORK/connect/out" | tail -n 1 | grep -q "\"kind\":\"$1\""; do
-        ((SECONDS < deadline)) || return 1
-        sleep 0.05
-    done
-}
-
 directly() {
-    connects && last_path direct && uploads_and_downloads && logs_in_and_copies && last_path direct
+    connects && last_path connect direct && uploads_and_downloads && logs_in_and_copies && last_path connect direct
 }
 
 through_the_relay() {
-    connects && uploads_and_downloads && logs_in_and_copies && last_path relay
+    connects && uploads_and_downloads && logs_in_and_copies && last_path connect relay
 }
 
 through_a_proxy() {
@@ -131,23 +122,16 @@ table ip only_proxy {
     }
 }
 NFT
-    connects "HTTPS_PROXY=http://$NETNS_SERVER:3128" && uploads_and_downloads && logs_in_and_copies && last_path relay
+    connects "HTTPS_PROXY=http://$NETNS_SERVER:3128" && uploads_and_downloads && logs_in_and_copies && last_path connect relay
 }
 
 while_the_path_is_cut() {
-    connects && last_path direct || return 1
+    connects && last_path connect direct || return 1
     uploads_and_downloads &
     local transfer=$!
     sleep 0.1
-    in_ns pub nft -f - <<'NFT'
-table ip cut {
-    chain forward {
-        type filter hook forward priority -10;
-        meta l4proto udp drop
-    }
-}
-NFT
-    wait "$transfer" && logs_in_and_copies && last_path relay
+    cut_udp
+    wait "$transfer" && logs_in_and_copies && last_path connect relay
 }
 
 if [[ ${1:-} == inside ]]; then

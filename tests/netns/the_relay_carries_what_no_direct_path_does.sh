@@ -54,24 +54,8 @@ survives_a_cut() {
     fetch --limit-rate $((BYTES / 4)) &
     local fetching=$!
     sleep 1
-    in_ns pub nft -f - <<'NFT'
-table ip cut {
-    chain forward {
-        type filter hook forward priority -10;
-        meta l4proto udp drop
-    }
-}
-NFT
-    wait "$fetching" && until_relayed
-}
-
-# until_relayed: the last path that was reported is the relay's.
-until_relayed() {
-    local deadline=$((SECONDS + 6))
-    until grep '"event":"path"' "$NETNS_WORK/connect/out" | tail -n 1 | grep -q '"kind":"relay"'; do
-        ((SECONDS < deadline)) || return 1
-        sleep 0.05
-    done
+    cut_udp
+    wait "$fetching" && last_path connect relay
 }
 
 if [[ ${1:-} == inside ]]; then

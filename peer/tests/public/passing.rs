@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use crate::support::origin::{Origin, echo};
 use crate::support::{Home, Rendezvous, key, soon, until};
-use crate::web::{ask, ask_until, head, mirror, ready, share};
+use crate::web::{ask, head, mirror, ready, share};
 
 #[tokio::test]
 async fn a_public_share_has_a_url_and_visitors_that_are_told_of() {
@@ -192,10 +192,12 @@ async fn a_slow_reader_holds_up_nobody_else() {
 #[tokio::test]
 async fn a_share_comes_back_under_its_name_when_its_server_was_killed() {
     let (mut server, home, origin) = (Rendezvous::with(key(), |_| ()), Home::new(), mirror().await);
-    let mut share = share(&home, &server, &origin.target(), &["--name", "nas"]);
-    ready(&mut share).await;
+    let (url, target) = (server.url(), origin.target());
+    let mut share = home.spawn(&["share", &target, "--server", &url, "--public", "--name", "nas"]);
+    share.line("Sharing").await;
     server.kill();
     server.start_again();
-    ask_until(server.http(), "nas", "HTTP/1.1 200 ").await;
-    until("one connection is left", || server.stats().gateway.sharers == 1).await;
+    share.line("Public again.").await;
+    assert!(ask(server.http(), "nas", "GET /").await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(server.stats().gateway.sharers, 1);
 }

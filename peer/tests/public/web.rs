@@ -62,7 +62,6 @@ pub(crate) async fn ask_until(server: SocketAddr, name: &str, start: &str) -> St
             if answer.starts_with(start) {
                 return answer;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     })
     .await

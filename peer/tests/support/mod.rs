@@ -38,11 +38,11 @@ pub(crate) fn key() -> SecretKey {
     peer::store::new_key()
 }
 
-/// Waits until a condition holds that has no event of its own.
+/// Waits until a condition holds that has no event of its own, and is about to hold: looking is all that it does.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     soon(what, async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     })
     .await;

@@ -1,16 +1,11 @@
 use super::*;
 use crate::id::TicketId;
+use crate::machine::start;
 use crate::wire::signal::{Answer, Claims, Mac, Offer, Refusal, Trickle, Username};
 
 const SHARER: PeerId = PeerId::from_bytes([1; 32]);
 const CONNECTOR: PeerId = PeerId::from_bytes([2; 32]);
 const SHARE: ShareId = ShareId([3; 8]);
-
-fn start() -> Instant {
-    #[allow(clippy::disallowed_methods)]
-    let now = Instant::now();
-    now + Duration::from_secs(1000)
-}
 
 struct Rig {
     machine: Matchmaker,

@@ -144,12 +144,7 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        now
-    }
+    use crate::machine::start;
 
     /// Plays shell, remote and NAT: a flow lives for `kept` of idleness. Gives the keepalives that were learned.
     fn learn(kept: Duration) -> Vec<u64> {

@@ -56,12 +56,7 @@ impl MappingQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn start() -> Instant {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        now
-    }
+    use crate::machine::start;
 
     #[test]
     fn it_asks_five_times_ever_more_rarely_and_then_no_more() {

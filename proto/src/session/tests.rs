@@ -1,10 +1,5 @@
 use super::*;
-
-fn start() -> Instant {
-    #[allow(clippy::disallowed_methods)]
-    let now = Instant::now();
-    now
-}
+use crate::machine::start;
 
 fn session(now: Instant) -> Session {
     let mut session = Session::new(SessionConfig::default(), Instance([1; 8]), None, [1; 32], now);

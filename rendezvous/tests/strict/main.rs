@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "these are tests")]
 
 mod corpus;
+#[path = "../../../tests/support/nginx.rs"]
 mod nginx;
 mod origin;
 #[path = "../support/mod.rs"]
@@ -20,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use corpus::{Case, Expected};
+use nginx::Nginx;
 use origin::Origin;
 use support::{loopback, start, until};
 
@@ -84,6 +86,15 @@ async fn gateway(origin: &Origin) -> (rendezvous::Server, JoinSet<()>) {
     (server, tasks)
 }
 
+/// An nginx that is a plain reverse proxy.
+fn reverse_proxy(listen: SocketAddr, upstream: SocketAddr) -> String {
+    format!(
+        "server {{\nlisten {listen};\nserver_name *.example.test;\nclient_max_body_size 0;\nlocation / {{\n\
+         proxy_pass http://{upstream};\nproxy_http_version 1.1;\nproxy_set_header Host $http_host;\n\
+         proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection upgrade;\n}}\n}}"
+    )
+}
+
 /// Sends every case, some at a time.
 async fn send_all(to: SocketAddr, cases: &[Case]) -> Vec<Outcome> {
     let room = Arc::new(Semaphore::new(12));
@@ -123,7 +134,7 @@ async fn what_nginx_refuses_is_refused_and_nothing_ambiguous_reaches_a_local_ser
             wrong.push(format!("{name}: the local server was asked {asked} times"));
         }
     }
-    if let Some(nginx) = nginx::start(origin.addr).await {
+    if let Some(nginx) = Nginx::start(|_, at| reverse_proxy(at, origin.addr)) {
         let theirs = send_all(nginx.at, &cases).await;
         for ((case, ours), theirs) in cases.iter().zip(&ours).zip(&theirs) {
             if *ours == Outcome::Passed && *theirs != Outcome::Passed {

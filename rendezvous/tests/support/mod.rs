@@ -230,11 +230,12 @@ pub(crate) async fn metric(server: &Server, line: &str) -> u64 {
     value.unwrap_or_else(|| panic!("no {line} in {answer}")).parse().unwrap()
 }
 
-/// Waits until a condition holds that has no event of its own.
+/// Waits until a condition holds that has no event of its own: everything else in this runtime runs between two
+/// looks.
 pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let waited = async {
         while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            tokio::task::yield_now().await;
         }
     };
     assert!(tokio::time::timeout(PATIENCE, waited).await.is_ok(), "never happened: {what}");

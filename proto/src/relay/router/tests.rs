@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::start;
 use crate::relay::hold::{HELD, MAX_PAIR, MAX_PAIRS};
 use crate::wire::relay::{Check, DATA_HEAD, Data};
 
@@ -6,12 +7,6 @@ mod limits;
 mod random;
 
 const RELAY: PeerId = PeerId::from_bytes([0xee; 32]);
-
-fn start() -> Instant {
-    #[allow(clippy::disallowed_methods)]
-    let now = Instant::now();
-    now + Duration::from_secs(100_000)
-}
 
 /// The address of the peer that connects as `key`.
 fn address(key: SessionKey) -> Address {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::start;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLIENT: &str = "192.0.2.1";
@@ -18,9 +19,7 @@ struct World {
 
 impl World {
     fn new(config: PoolConfig) -> Self {
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        Self { pool: Pool::new(config, [7; 32]), now }
+        Self { pool: Pool::new(config, [7; 32]), now: start() }
     }
 
     fn register(&mut self, asked: &str, from: &str) -> Registered {
