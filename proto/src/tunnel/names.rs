@@ -2,7 +2,7 @@
 //!
 //! A name belongs to the key that claimed it first. It stays that key's for as long as somebody of it is
 //! here, and long after; nobody else gets it in between. What is to be kept over a restart is told to the
-//! shell, which answers a claim only when it is.
+//! shell, which answers a claim only when it is; what the disk does not take changes nothing of whose a name is.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -64,6 +64,17 @@ pub enum Denied {
     Busy,
 }
 
+/// What a claim that is granted asks of the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granted {
+    /// Nothing: what is kept says enough.
+    Now,
+    /// The name is the owner's already; this use of it is to be noted, and nobody waits for that.
+    Noted(Claim),
+    /// To be kept before the owner is told: [`Names::handle_kept`] or [`Names::undo`] says what became of it.
+    OnceKept(Claim),
+}
+
 /// When it is: on the clock of the process, and on that of the wall, in seconds since 1970.
 #[derive(Debug, Clone, Copy)]
 pub struct Time {
@@ -81,9 +92,11 @@ const GRAIN: u64 = 3600;
 struct Entry {
     claim: Claim,
     keep: bool,
-    /// The time of use that is kept.
+    /// The time of use that is kept; none while nothing is.
     kept: Option<u64>,
-    /// How many connections use it now.
+    /// Whether the owner has been told that it has the name, be it for a while.
+    told: bool,
+    /// How many connections use it now, or wait for it to be kept.
     present: usize,
 }
 
@@ -93,14 +106,26 @@ impl Entry {
         self.present == 0 && unix >= self.claim.used.saturating_add(held.as_secs())
     }
 
-    /// It is used; whether that is to be kept.
-    fn is_news(&mut self, unix: u64) -> bool {
+    /// It is used; what is to be noted of that, beside what is kept already.
+    fn use_at(&mut self, unix: u64) -> Option<Claim> {
         self.claim.used = self.claim.used.max(unix);
-        let is_news = self.keep && self.kept.is_none_or(|kept| self.claim.used >= kept.saturating_add(GRAIN));
-        if is_news {
-            self.kept = Some(self.claim.used);
+        if self.claim.used < self.kept?.saturating_add(GRAIN) {
+            return None;
         }
-        is_news
+        self.kept = Some(self.claim.used);
+        Some(self.claim)
+    }
+
+    /// A claim of the owner's, which may want it kept.
+    fn grant(&mut self, keep: bool, unix: u64) -> Granted {
+        self.present += 1;
+        let noted = self.use_at(unix);
+        self.keep |= keep;
+        if keep && self.kept.is_none() {
+            return Granted::OnceKept(self.claim);
+        }
+        self.told = true;
+        noted.map_or(Granted::Now, Granted::Noted)
     }
 }
 
@@ -123,13 +148,14 @@ impl Names {
         let limiter = PrefixLimiter::new(config.claims_each, config.claims, now);
         let mut names = Self { config, entries: BTreeMap::new(), by_owner: BTreeMap::new(), limiter };
         for (name, claim) in kept {
-            names.insert(name, Entry { claim, keep: true, kept: Some(claim.used), present: 0 });
+            let kept = Some(claim.used);
+            names.insert(name, Entry { claim, keep: true, kept, told: true, present: 0 });
         }
         names
     }
 
-    /// `owner`, who is at `from`, uses this name from now on, until [`Self::release`]. Whether it is to be kept
-    /// before the owner is told. `keep` holds it over the owner's absence.
+    /// `owner`, who is at `from`, uses this name from now on, until [`Self::release`]. What is
+    /// to be done before the owner is told. `keep` holds it over the owner's absence.
     ///
     /// # Errors
     /// It can't have it.
@@ -140,22 +166,21 @@ impl Names {
         from: std::net::SocketAddr,
         keep: bool,
         time: Time,
-    ) -> Result<bool, Denied> {
+    ) -> Result<Granted, Denied> {
         label::claimable(name).map_err(Denied::NotForYou)?;
         self.drop_if_over(name, time.unix);
         if let Some(entry) = self.entries.get_mut(name) {
             if entry.claim.owner != owner {
                 return Err(Denied::Taken);
             }
-            entry.keep |= keep;
-            entry.present += 1;
-            return Ok(entry.is_news(time.unix));
+            return Ok(entry.grant(keep, time.unix));
         }
         self.make_room(owner, from, time)?;
         let claim = Claim { owner, used: time.unix };
-        let kept = keep.then_some(time.unix);
-        self.insert(name.clone(), Entry { claim, keep, kept, present: 1 });
-        Ok(keep)
+        let mut entry = Entry { claim, keep, kept: None, told: false, present: 0 };
+        let granted = entry.grant(keep, time.unix);
+        self.insert(name.clone(), entry);
+        Ok(granted)
     }
 
     fn make_room(&mut self, owner: PeerId, from: std::net::SocketAddr, time: Time) -> Result<(), Denied> {
@@ -180,17 +205,26 @@ impl Names {
     pub fn release(&mut self, name: &ShareName, unix: u64) -> Option<Claim> {
         let entry = self.entries.get_mut(name)?;
         entry.present = entry.present.saturating_sub(1);
-        entry.is_news(unix).then_some(entry.claim)
+        entry.use_at(unix)
     }
 
-    /// The claim could not be kept: it is as if it had not been made.
+    /// What a claim asked to be kept is kept, and its owner may be told.
+    pub fn handle_kept(&mut self, name: &ShareName, kept: Claim) {
+        if let Some(entry) = self.entries.get_mut(name)
+            && entry.claim.owner == kept.owner
+        {
+            (entry.keep, entry.told) = (true, true);
+            entry.kept = entry.kept.max(Some(kept.used));
+        }
+    }
+
+    /// A claim that was to be kept could not be: it is as if it had not been made.
     pub fn undo(&mut self, name: &ShareName) {
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.present = entry.present.saturating_sub(1);
-            entry.kept = None;
-            if entry.present == 0 {
-                self.remove(name);
-            }
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.present = entry.present.saturating_sub(1);
+        entry.keep = entry.kept.is_some();
+        if entry.present == 0 && !entry.told {
+            self.remove(name);
         }
     }
 
@@ -204,9 +238,7 @@ impl Names {
         let over = self.drop_all_over(unix, |_| true);
         let mut used = Vec::new();
         for (name, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.present > 0) {
-            if entry.is_news(unix) {
-                used.push((name.clone(), entry.claim));
-            }
+            used.extend(entry.use_at(unix).map(|claim| (name.clone(), claim)));
         }
         (used, over)
     }

@@ -167,7 +167,9 @@ impl Sharers {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let (used, over) = self.lock().names.refresh(unix_now());
+            let mut state = self.lock();
+            let (used, over) = state.names.refresh(unix_now());
+            // Under the lock: a claim made behind it is noted behind it.
             self.keeper.note(used, over);
         }
     }

@@ -9,7 +9,7 @@ use proto::machine::Bucket;
 use proto::name::ShareName;
 use proto::tunnel::forward::Rewrite;
 use proto::tunnel::label::NotForYou;
-use proto::tunnel::names::Denied;
+use proto::tunnel::names::{Denied, Granted};
 use proto::wire::gateway::{EXPORTER_LABEL, FromGateway, NotPublished, Publication, ToGateway, close};
 use proto::wire::{Deframer, VERSION, parse};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -129,20 +129,34 @@ impl Sharers {
         if in_use && !self.is_claimed(name) {
             return Err(NotPublished::Taken);
         }
-        let (news, claim) = {
+        let place = self.keeper.reserve().await.ok_or(NotPublished::NotKept)?;
+        let (claim, kept) = {
             let mut state = self.lock();
             if state.lines.get(&seat.key).is_none_or(|line| line.shown.len() >= SHARES) {
                 return Err(NotPublished::Busy);
             }
-            let time = Self::time();
-            let news = state.names.claim(name, seat.peer, source(connection), keep, time).map_err(denied)?;
-            (news, proto::tunnel::names::Claim { owner: seat.peer, used: time.unix })
+            match state
+                .names
+                .claim(name, seat.peer, source(connection), keep, Self::time())
+                .map_err(denied)?
+            {
+                Granted::Now => return Ok(()),
+                Granted::Noted(claim) => {
+                    place.note(name.clone(), claim);
+                    return Ok(());
+                }
+                Granted::OnceKept(claim) => (claim, place.keep(name.clone(), claim)),
+            }
         };
-        if news && !self.keeper.keep(name.clone(), claim).await {
-            self.lock().names.undo(name);
-            return Err(NotPublished::NotKept);
+        let is_kept = kept.await.unwrap_or(false);
+        let mut state = self.lock();
+        if is_kept {
+            state.names.handle_kept(name, claim);
+            Ok(())
+        } else {
+            state.names.undo(name);
+            Err(NotPublished::NotKept)
         }
-        Ok(())
     }
 
     fn names_of(&self, seat: &Seat, share: proto::id::ShareId) -> Vec<ShareName> {
