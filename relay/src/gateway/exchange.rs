@@ -85,8 +85,12 @@ pub(crate) struct Exchanged {
 /// How far it has come, as both directions see it.
 #[derive(Default)]
 struct Progress {
+    /// The request has gone out whole.
     uploaded: AtomicBool,
-    half_closed: AtomicBool,
+    /// Nothing more of it goes out, whole or not.
+    asked: AtomicBool,
+    /// Nothing more of the visitor is read until it has its answer.
+    unheard: AtomicBool,
     changed: Notify,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -203,9 +207,9 @@ impl Exchange<'_> {
                 .await;
         }
         match written {
-            Ok(()) => progress.mark(&progress.uploaded),
-            // The server may have said why before it stopped reading.
-            Err(BodyError::Unwritable) => return std::future::pending().await,
+            Ok(()) => progress.uploaded.store(true, Ordering::Relaxed),
+            // The server may have said why before it stopped reading, or is about to.
+            Err(BodyError::Unwritable) => {}
             Err(BodyError::Blocked) => return Failed::Slow,
             Err(BodyError::Malformed) => return Failed::BadBody,
             Err(BodyError::Cut) => return Failed::Gone,
@@ -216,28 +220,27 @@ impl Exchange<'_> {
             }
             Err(BodyError::Idle) => return Failed::SlowBody,
         }
+        progress.mark(&progress.asked);
         self.watch(from, progress).await
     }
 
     /// A visitor's next request may come early, and the end of its stream is not the end of its interest; but
-    /// an error is.
+    /// an error is. Behind as much as is read early nobody sees the end: it is as if it had come.
     async fn watch(&self, from: &mut Inbox, progress: &Progress) -> Failed {
         while !from.is_full() {
             match from.fill().await {
-                Ok(0) => {
-                    progress.mark(&progress.half_closed);
-                    break;
-                }
+                Ok(0) => break,
                 Ok(_) => {}
                 Err(_) => return Failed::Gone,
             }
         }
+        progress.mark(&progress.unheard);
         std::future::pending().await
     }
 
-    /// Comes back when a visitor that will say nothing more gets nothing more either.
+    /// Comes back when a visitor of whom nothing more is heard gets nothing more either.
     async fn forgotten(&self, progress: &Progress) {
-        progress.reached(&progress.half_closed).await;
+        progress.reached(&progress.unheard).await;
         loop {
             let before = progress.bytes_out.load(Ordering::Relaxed);
             sleep(self.limits.body).await;
@@ -256,7 +259,7 @@ impl Exchange<'_> {
     ) -> Result<ResponseHead, Failed> {
         for _ in 0..INTERIM {
             let too_slow = async {
-                progress.reached(&progress.uploaded).await;
+                progress.reached(&progress.asked).await;
                 sleep(self.limits.answer).await;
             };
             let head = tokio::select! {
@@ -318,3 +321,6 @@ impl Exchange<'_> {
         Exchanged { status: 101, ended, upgraded: true }
     }
 }
+
+#[cfg(test)]
+mod tests;

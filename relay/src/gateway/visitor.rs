@@ -29,7 +29,7 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Visitor {
     pub(crate) inbox: Inbox,
     pub(crate) write: Box<dyn Outgoing>,
-    from: SocketAddr,
+    pub(crate) from: SocketAddr,
 }
 
 /// What follows a request on its connection.
