@@ -66,6 +66,37 @@ struct State {
     scheduled: Option<std::time::Instant>,
 }
 
+/// A visitor that gets no connection, and why.
+type Refused = (oneshot::Sender<Answer>, Refusal);
+
+impl State {
+    /// Does what the pool wants done. Who is refused is told when the lock is not held: what is dropped then may
+    /// want it.
+    fn carry_out(&mut self) -> Vec<Refused> {
+        let mut refused = Vec::new();
+        while let Some(action) = self.pool.poll_action() {
+            match action {
+                PoolAction::Lend(visitor, connection) => {
+                    let (visitor, idle) = (self.waiting.remove(&visitor), self.idle.remove(&connection));
+                    // One whose task has just ended answers nothing, and its visitor asks again.
+                    if let (Some(visitor), Some(idle)) = (visitor, idle) {
+                        let _ended = idle.send(visitor);
+                    }
+                }
+                PoolAction::Refuse(visitor, why) => {
+                    refused.extend(self.waiting.remove(&visitor).map(|visitor| (visitor, why)))
+                }
+                PoolAction::Release(tunnel) => {
+                    if let Some(open) = self.open.remove(&tunnel) {
+                        self.taken.remove(&open.port);
+                    }
+                }
+            }
+        }
+        refused
+    }
+}
+
 /// A tunnel's port. Dropping the sender ends what listens there, and what waits to be lent.
 struct Open {
     port: u16,
@@ -114,27 +145,7 @@ impl Tunnels {
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let result = change(&mut state);
-        // What is dropped by an action may want the lock itself.
-        let mut refused = Vec::new();
-        while let Some(action) = state.pool.poll_action() {
-            match action {
-                PoolAction::Lend(visitor, connection) => {
-                    let (visitor, idle) = (state.waiting.remove(&visitor), state.idle.remove(&connection));
-                    // One whose task has just ended answers nothing, and its visitor asks again.
-                    if let (Some(visitor), Some(idle)) = (visitor, idle) {
-                        let _ended = idle.send(visitor);
-                    }
-                }
-                PoolAction::Refuse(visitor, why) => {
-                    refused.extend(state.waiting.remove(&visitor).map(|v| (v, why)))
-                }
-                PoolAction::Release(tunnel) => {
-                    if let Some(open) = state.open.remove(&tunnel) {
-                        state.taken.remove(&open.port);
-                    }
-                }
-            }
-        }
+        let refused = state.carry_out();
         let next = state.pool.poll_timeout();
         if next.is_some_and(|next| state.scheduled.is_none_or(|scheduled| next < scheduled)) {
             self.wake.notify_one();
@@ -147,28 +158,35 @@ impl Tunnels {
     }
 
     /// Opens a tunnel for a client at `source`. `None` where there is no room, or no port.
+    ///
+    /// A tunnel is the pool's and has its port in one step: whoever resumes it finds both, or neither.
     pub(crate) fn register(self: &Arc<Self>, asked: Option<ShareName>, source: IpAddr) -> Option<Told> {
-        let Registered { tunnel, name, resumed } =
-            self.change(|state| state.pool.register(asked, source, now()))?;
-        let port =
-            if resumed { self.lock().open.get(&tunnel).map(|open| open.port) } else { self.open(tunnel) };
-        let Some(port) = port else {
-            self.change(|state| state.pool.release(tunnel));
-            return None;
-        };
-        let connections = self.lock().pool.told();
-        Some(Told { name, port, connections })
-    }
-
-    fn open(self: &Arc<Self>, tunnel: TunnelKey) -> Option<u16> {
-        let mut state = self.lock();
-        let (listener, port) = self.listen(&mut state)?;
-        let (open, closed) = watch::channel(());
-        state.taken.insert(port);
-        state.open.insert(tunnel, Open { port, _open: open });
-        drop(state);
-        tokio::spawn(Arc::clone(self).accept(tunnel, listener, closed));
-        Some(port)
+        let mut refused = Vec::new();
+        let (told, opened) = self.change(|state| {
+            let Registered { tunnel, name, resumed: _ } = state.pool.register(asked, source, now())?;
+            // What made room has a port to give.
+            refused = state.carry_out();
+            let connections = state.pool.told();
+            let told = |port| Told { name, port, connections };
+            if let Some(open) = state.open.get(&tunnel) {
+                return Some((told(open.port), None));
+            }
+            let Some((listener, port)) = self.listen(state) else {
+                state.pool.release(tunnel);
+                return None;
+            };
+            let (open, closed) = watch::channel(());
+            state.taken.insert(port);
+            state.open.insert(tunnel, Open { port, _open: open });
+            Some((told(port), Some((tunnel, listener, closed))))
+        })?;
+        for (visitor, why) in refused {
+            let _gone = visitor.send(Err(why));
+        }
+        if let Some((tunnel, listener, closed)) = opened {
+            tokio::spawn(Arc::clone(self).accept(tunnel, listener, closed));
+        }
+        Some(told)
     }
 
     /// Listens on the next free port of the range.
@@ -352,6 +370,58 @@ async fn idle(
                 lease.tunnels.change(|state| state.pool.handle_unasked(lease.connection, now()))
             }
             Idle::Came(Ok(0) | Err(_)) | Idle::Over => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// Several registrations of one name at the same moment, while others want the lock: each gets the one
+    /// tunnel, and with it the port that it has.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn clients_that_register_one_name_at_once_get_one_tunnel_and_no_port_is_lost() {
+        let pool = PoolConfig { grace: Duration::from_secs(3600), ..PoolConfig::default() };
+        let (ip, net) = (Ipv4Addr::LOCALHOST.into(), Arc::new(crate::net::OsNet));
+        let tunnels = Tunnels::new(net, ip, TunnelPorts::ANY, pool, [7; 32], Arc::default());
+        let tunnels = Arc::new(tunnels);
+        let onlooker = Arc::downgrade(&tunnels);
+        for _ in 0..2 {
+            let onlooker = onlooker.clone();
+            std::thread::spawn(
+                move || while onlooker.upgrade().is_some_and(|tunnels| tunnels.counts().0 < 9) {},
+            );
+        }
+        for round in 0..300 {
+            let name: ShareName = format!("name-{}", round % 5).parse().unwrap();
+            let starting = Arc::new(std::sync::Barrier::new(4));
+            let clients: Vec<_> = (0..4)
+                .map(|_| {
+                    let (tunnels, starting, name) =
+                        (Arc::clone(&tunnels), Arc::clone(&starting), name.clone());
+                    tokio::spawn(async move {
+                        starting.wait();
+                        tunnels.register(Some(name), ip)
+                    })
+                })
+                .collect();
+            let mut ports = BTreeSet::new();
+            for client in clients {
+                let told = client.await.unwrap().unwrap();
+                assert_eq!(told.name, name);
+                ports.insert(told.port);
+            }
+            assert_eq!(ports.len(), 1, "round {round}");
+            let state = tunnels.lock();
+            assert_eq!(state.open.len(), state.pool.tunnels());
+            assert_eq!(state.taken, state.open.values().map(|open| open.port).collect());
+            drop(state);
+            if round % 5 == 4 {
+                tunnels.close();
+            }
         }
     }
 }
