@@ -4,7 +4,8 @@
 //! to one exchange and never used again, after which the client opens another. (Its `--local-host` rewrites
 //! one `Host` per connection, and a connection that a second visitor got could hold the first one's bytes.)
 //! A visitor waits where no connection is free: briefly where the client is away, longer where all are busy.
-//! A name without connections is kept for its client for a while.
+//! A name without connections is kept for its client for a while. One whose connections are all idle is its
+//! client's too, when that asks again: it has forgotten them, or they would be in its way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -138,6 +139,11 @@ impl Tunnel {
         self.connections.values().any(|state| *state != ConnectionState::Spoiled)
     }
 
+    /// Whether nobody would miss its connections but the client that holds them.
+    fn is_unused(&self) -> bool {
+        self.connections.values().all(|state| *state != ConnectionState::Lent)
+    }
+
     /// Until when the first visitor waits.
     fn patience(&self, config: &PoolConfig) -> Option<Instant> {
         let (_, since) = self.waiting.front()?;
@@ -183,17 +189,22 @@ impl Pool {
     }
 
     /// A client at `source` wants a tunnel, perhaps by that name. Who comes back to a name from where it was
-    /// left gets it again; a name that is taken is silently another one, as the protocol has it. `None` where
-    /// there is no room.
+    /// left gets it again, and on a port of its own where connections are still there that nobody uses: those of
+    /// a client that vanished, mostly. A name that is taken is silently another one, as the protocol has it.
+    /// `None` where there is no room.
     pub fn register(&mut self, asked: Option<ShareName>, source: IpAddr, now: Instant) -> Option<Registered> {
         if let Some(name) = &asked
             && let Some((tunnel, found)) =
                 self.names.get(name).and_then(|key| Some((*key, self.tunnels.get_mut(key)?)))
             && same_source(found.source, source)
-            && found.connections.is_empty()
         {
-            found.away_since = Some(now);
-            return Some(Registered { tunnel, name: name.clone(), resumed: true });
+            if found.connections.is_empty() {
+                found.away_since = Some(now);
+                return Some(Registered { tunnel, name: name.clone(), resumed: true });
+            }
+            if found.is_unused() {
+                self.release(tunnel);
+            }
         }
         self.make_room(source)?;
         let name = asked.filter(|name| !self.names.contains_key(name));

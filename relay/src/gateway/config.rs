@@ -95,6 +95,14 @@ pub struct GatewayLimits {
     pub blocked: Duration,
 }
 
+impl GatewayLimits {
+    /// How long the system may try to get rid of what was written: [`Self::blocked`] decides before that, where
+    /// its far end is there.
+    pub(crate) fn unread(&self) -> Duration {
+        self.blocked + Duration::from_secs(15)
+    }
+}
+
 impl Default for GatewayLimits {
     fn default() -> Self {
         Self {

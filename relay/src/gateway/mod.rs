@@ -91,7 +91,8 @@ impl Gateway {
         let counters = Arc::new(Counters::default());
         let tunnels = config.tunnel_ports.map(|ports| {
             let pool = config.pool.clone();
-            Arc::new(Tunnels::new(net, config.ip, ports, pool, config.seed, Arc::clone(&counters)))
+            let (unread, counters) = (config.limits.unread(), Arc::clone(&counters));
+            Arc::new(Tunnels::new(net, (config.ip, ports), pool, unread, config.seed, counters))
         });
         let sharers = sharers(&config, tunnels.clone(), Arc::clone(&counters));
         let limiter = |each, all| Mutex::new(PrefixLimiter::new(each, all, Instant::now().into_std()));
@@ -165,6 +166,7 @@ impl Gateway {
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) {
+        stream.1.give_up_after(self.config.limits.unread());
         let proxy = self.config.trusted.iter().any(|net| net.contains(from.ip()));
         let gateway = Arc::clone(self);
         let status = match self.places.take(from.ip(), proxy) {

@@ -50,6 +50,8 @@ pub(crate) struct Tunnels {
     net: Arc<dyn Net>,
     ip: IpAddr,
     ports: TunnelPorts,
+    /// How long what was written to a client may be unread.
+    unread: Duration,
     counters: Arc<Counters>,
     /// Requests go to clients as they are.
     unchanged: Arc<Rewrite>,
@@ -117,9 +119,9 @@ fn now() -> std::time::Instant {
 impl Tunnels {
     pub(crate) fn new(
         net: Arc<dyn Net>,
-        ip: IpAddr,
-        ports: TunnelPorts,
+        (ip, ports): (IpAddr, TunnelPorts),
         pool: PoolConfig,
+        unread: Duration,
         seed: [u8; 32],
         counters: Arc<Counters>,
     ) -> Self {
@@ -134,7 +136,7 @@ impl Tunnels {
             scheduled: None,
         };
         let unchanged = Arc::default();
-        Self { state: Mutex::new(state), wake: Notify::new(), net, ip, ports, counters, unchanged }
+        Self { state: Mutex::new(state), wake: Notify::new(), net, ip, ports, unread, counters, unchanged }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -238,6 +240,7 @@ impl Tunnels {
         from: SocketAddr,
         closed: &watch::Receiver<()>,
     ) {
+        stream.1.give_up_after(self.unread);
         let (lend, lent) = oneshot::channel();
         let admitted = self.change(|state| {
             let connection = state.pool.handle_connection(tunnel, from.ip())?;
@@ -386,7 +389,7 @@ mod tests {
     async fn clients_that_register_one_name_at_once_get_one_tunnel_and_no_port_is_lost() {
         let pool = PoolConfig { grace: Duration::from_secs(3600), ..PoolConfig::default() };
         let (ip, net) = (Ipv4Addr::LOCALHOST.into(), Arc::new(crate::net::OsNet));
-        let tunnels = Tunnels::new(net, ip, TunnelPorts::ANY, pool, [7; 32], Arc::default());
+        let tunnels = Tunnels::new(net, (ip, TunnelPorts::ANY), pool, Duration::MAX, [7; 32], Arc::default());
         let tunnels = Arc::new(tunnels);
         let onlooker = Arc::downgrade(&tunnels);
         for _ in 0..2 {

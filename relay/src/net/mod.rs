@@ -17,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -34,6 +35,10 @@ pub trait Outgoing: AsyncWrite + Send + Unpin {
     /// Gives the stream up: once the incoming half is dropped too, the far end sees a reset (RFC 9293 §3.5.2)
     /// and not an end.
     fn abort(self: Box<Self>);
+
+    /// Gives the stream up when what was written is not taken for so long: by a far end that has vanished, and
+    /// also by one that is there and reads nothing. Where the system can't do that, it does it when it likes.
+    fn give_up_after(&self, _unread: Duration) {}
 }
 
 /// A way for datagrams in and out: a UDP socket, or what behaves like one.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
-use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -24,6 +24,13 @@ use super::{
 /// What is asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms: the
 /// bytes in flight of one fast stream fit, and a receiver that is scheduled late loses nothing.
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+
+/// When an idle stream's far end is asked whether it is still there, how often, and how many times in vain: one
+/// that has vanished without a word is missed after half a minute, and a stream of one that sleeps is kept no
+/// longer than that either.
+const ASK_AFTER: Duration = Duration::from_secs(15);
+const ASK_EVERY: Duration = Duration::from_secs(5);
+const ASK_TIMES: u32 = 3;
 
 /// Streams waiting to be accepted, as `std` has it.
 const BACKLOG: i32 = 1024;
@@ -121,6 +128,8 @@ impl Listener for OsListener {
 
 fn halves(stream: TcpStream) -> io::Result<Stream> {
     stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(ASK_AFTER).with_interval(ASK_EVERY).with_retries(ASK_TIMES);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
     let (read, write) = stream.into_split();
     Ok((Box::new(read), Box::new(write)))
 }
@@ -132,6 +141,13 @@ impl Outgoing for OwnedWriteHalf {
         if linger.is_ok() {
             self.forget();
         }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn give_up_after(&self, unread: Duration) {
+        let stream = SockRef::from(<Self as AsRef<TcpStream>>::as_ref(self));
+        // It is the system's own patience otherwise: a quarter of an hour.
+        let _longer = stream.set_tcp_user_timeout(Some(unread));
     }
 }
 

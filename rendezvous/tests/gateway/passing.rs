@@ -6,6 +6,28 @@ use tokio::net::TcpStream;
 use crate::support::{body, get, http};
 use crate::tunnel::{Visit, ask, head, mirror, open, register, server};
 
+/// Begins an answer, and goes on with it for as long as the visitor is there.
+async fn endless(mut stream: TcpStream) {
+    head(&mut stream).await;
+    let _gone = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+    let _gone = stream.read_u8().await;
+}
+
+#[tokio::test]
+async fn a_client_that_vanished_and_comes_back_has_its_name_and_serves_it() {
+    let server = server(|_| ());
+    let told = register(&server, "/forwstest").await;
+    let port = u16::try_from(told["port"].as_u64().unwrap()).unwrap();
+    // As a client whose end nobody heard of: it is there, and answers nothing.
+    let _ghost = TcpStream::connect((server.http_addr().ip(), port)).await.unwrap();
+    crate::support::until("it is connected", || server.stats().gateway.connections == 1).await;
+    let again = open(&server, "forwstest", 1, mirror).await;
+    assert_eq!(again.name, "forwstest");
+    assert_ne!(again.port, port);
+    assert!(ask(&server, "forwstest", "GET /").await.starts_with("HTTP/1.1 200 "));
+    assert!(TcpStream::connect((server.http_addr().ip(), port)).await.is_err());
+}
+
 #[tokio::test]
 async fn a_name_is_given_with_a_url_of_the_servers_settings() {
     let server = server(|_| ());
@@ -18,9 +40,11 @@ async fn a_name_is_given_with_a_url_of_the_servers_settings() {
     let asked = "GET /?new HTTP/1.1\r\nHost: 127.0.0.1:99\r\nX-Forwarded-Host: evil.test\r\nConnection: close\r\n\r\n";
     let told: serde_json::Value = serde_json::from_str(body(&http(server.http_addr(), asked).await)).unwrap();
     assert_eq!(told["url"], format!("http://{}.example.test:{port}", told["id"].as_str().unwrap()));
-    let tunnel = open(&server, "taken", 1, mirror).await;
+    let tunnel = open(&server, "taken", 1, endless).await;
     assert_eq!(tunnel.name, "taken");
-    crate::support::until("it is connected", || server.stats().gateway.connections == 1).await;
+    let mut visit = Visit::new(&server).await;
+    visit.send("GET / HTTP/1.1\r\nHost: taken.example.test\r\n\r\n").await;
+    visit.read_until("\r\n\r\n").await;
     assert_ne!(register(&server, "/taken").await["id"], "taken");
     for path in ["/abc", "/constructor", "/Upper", "/-bad"] {
         assert!(get(server.http_addr(), path).await.starts_with("HTTP/1.1 403 "), "{path}");

@@ -116,6 +116,8 @@ fn a_name_waits_for_its_client_and_for_nobody_else() {
     let first = world.register("forwstest", CLIENT);
     assert_eq!((first.name.as_str(), first.resumed), ("forwstest", false));
     let connection = world.connect(first.tunnel);
+    let _served = world.visit("forwstest");
+    world.actions();
     // A second one, from wherever, gets another name.
     for from in [CLIENT, "198.51.100.1"] {
         let other = world.register("forwstest", from);
@@ -138,6 +140,25 @@ fn a_name_waits_for_its_client_and_for_nobody_else() {
     assert_eq!(world.actions().last(), Some(&PoolAction::Release(first.tunnel)));
     let other = world.register("forwstest", "198.51.100.1");
     assert_eq!((other.name, other.resumed), (first.name, false));
+}
+
+#[test]
+fn a_client_that_comes_back_has_its_name_also_where_its_old_connections_have_not_ended() {
+    let mut world = World::new(PoolConfig::default());
+    let first = world.register("forwstest", CLIENT);
+    let (ghost, spoiled) = (world.connect(first.tunnel), world.connect(first.tunnel));
+    world.pool.handle_unasked(spoiled, world.now);
+    assert_ne!(world.register("forwstest", "198.51.100.1").name, first.name);
+    world.actions();
+    let again = world.register("forwstest", CLIENT);
+    assert_eq!((&again.name, again.resumed), (&first.name, false));
+    assert_eq!(world.actions(), [PoolAction::Release(first.tunnel)], "on a port of its own");
+    assert_eq!(world.pool.handle_connection(first.tunnel, ip(CLIENT)), Err(NotLetIn::Gone));
+    // The end of what is forgotten changes nothing any more.
+    world.close(ghost);
+    let connection = world.connect(again.tunnel);
+    let visitor = world.visit("forwstest");
+    assert_eq!(world.actions(), [PoolAction::Lend(visitor, connection)]);
 }
 
 #[test]

@@ -155,6 +155,43 @@ async fn a_stream_carries_bytes_and_its_end() {
     assert_eq!(bytes, PAYLOAD);
 }
 
+/// The kernel's table tells which timer of a connection runs: 2 is that of keepalive (proc_net_tcp.txt).
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_far_end_that_vanishes_without_a_word_is_missed() {
+    let listener = OsNet.listen_tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+    let to = listener.local_addr().unwrap();
+    let (connected, accepted) = tokio::join!(OsNet.connect_tcp(to), listener.accept());
+    let (_connected, _accepted) = (connected.unwrap(), accepted.unwrap());
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let port = format!(":{:04X}", to.port());
+    let timers: Vec<&str> = table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields[3] == "01" && (fields[1].ends_with(&port) || fields[2].ends_with(&port)))
+        .map(|fields| fields[5].split(':').next().unwrap())
+        .collect();
+    assert_eq!(timers, ["02", "02"], "both ends ask");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_nobody_takes_is_given_up_when_its_writer_says() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (_far, _) = listener.accept().unwrap();
+    let (_read, mut write) = near.into_split();
+    write.give_up_after(Duration::from_millis(100));
+    // The far end is there, and reads nothing.
+    let block = vec![0; 64 * 1024];
+    let error = loop {
+        if let Err(error) = write.write_all(&block).await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
 #[tokio::test]
 async fn the_source_of_a_route_to_this_host_is_this_host() {
     assert_eq!(OsNet.source_for("127.0.0.1:9".parse().unwrap()).unwrap(), Ipv4Addr::LOCALHOST);
