@@ -19,17 +19,44 @@ const HOP_BY_HOP: [&str; 10] = [
     "content-length",
 ];
 
-/// Fields that only a gateway may set, also in a spelling that some servers take for the same.
-const OURS: [&str; 8] = [
+/// Fields that only a gateway may set, beside all that begin with [`FORWARDED`]: what servers take for a
+/// visitor's address, host or path, whatever stands in the request itself.
+const OURS: [&str; 13] = [
     "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-proto",
-    "x-forwarded-host",
-    "x-forwarded-port",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
+    "x-forwarded",
     "x-real-ip",
+    "client-ip",
+    "x-client-ip",
+    "true-client-ip",
+    "x-cluster-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "x-original-url",
+    "x-original-host",
+    "x-original-forwarded-for",
+    "x-rewrite-url",
 ];
+
+const FORWARDED: &str = "x-forwarded-";
+
+/// Fields that mean something only before the content: what routes, authenticates or describes a message
+/// (RFC 9110 §6.5.1), beside all that begin with [`CONTENT`].
+const NO_TRAILERS: [&str; 12] = [
+    "host",
+    "trailer",
+    "authorization",
+    "www-authenticate",
+    "cookie",
+    "set-cookie",
+    "origin",
+    "expect",
+    "range",
+    "location",
+    "cache-control",
+    "vary",
+];
+
+const CONTENT: &str = "content-";
 
 /// Fields that `Connection` can't take away: without them a message means something else.
 const KEPT: [&str; 12] = [
@@ -74,8 +101,8 @@ pub fn request_head(request: &RequestHead, visit: &Visit, rewrite: &Rewrite) -> 
     put_field(&mut out, "Host", rewrite.host.as_deref().unwrap_or(host));
     let dropped = named_by_connection(&request.fields);
     for field in &request.fields.0 {
-        let ours = OURS.iter().any(|name| reads_as(&field.name, name))
-            || rewrite.without_authorization && reads_as(&field.name, "authorization");
+        let ours =
+            is_ours(&field.name) || rewrite.without_authorization && reads_as(&field.name, "authorization");
         if !ours && !is_dropped(field, &dropped) {
             put(&mut out, &[field.name.as_bytes(), b": ", &field.value, b"\r\n"]);
         }
@@ -154,6 +181,21 @@ pub fn response_head(
     (out, framing, keep_alive)
 }
 
+/// Whether a field with this name may come behind the content. One that ends here, or is another one's to set,
+/// may not come in by the back door either.
+pub(super) fn may_trail(name: &str) -> bool {
+    let listed = |names: &[&str]| names.iter().any(|other| reads_as(name, other));
+    !(is_ours(name) || listed(&HOP_BY_HOP) || listed(&NO_TRAILERS) || begins_as(name, CONTENT))
+}
+
+fn is_ours(name: &str) -> bool {
+    begins_as(name, FORWARDED) || OURS.iter().any(|ours| reads_as(name, ours))
+}
+
+fn begins_as(name: &str, start: &str) -> bool {
+    name.get(..start.len()).is_some_and(|name| reads_as(name, start))
+}
+
 /// Whether some server takes the one name for the other.
 fn reads_as(name: &str, other: &str) -> bool {
     let same = |(a, b): (u8, u8)| a.eq_ignore_ascii_case(&b) || (a == b'_' && b == b'-');
@@ -227,6 +269,16 @@ mod tests {
         );
         assert!(request("Content-Length: 5\r\n").contains("\r\nContent-Length: 5\r\nConnection: close\r\n"));
         assert!(request("transfer-encoding: chunked\r\n").contains("\r\nTransfer-Encoding: chunked\r\n"));
+    }
+
+    #[test]
+    fn no_visitor_says_where_it_comes_from_or_where_it_goes() {
+        let theirs = "X-Forwarded-For X_Forwarded_User X-FORWARDED-Prefix x-forwarded Forwarded X-Real-IP \
+                      X_Real_Ip Client-IP X-Client-IP True-Client-IP CF-Connecting-IP X-Original-URL X-Rewrite_URL";
+        for name in theirs.split_whitespace() {
+            let out = request(&format!("{name}: evil\r\nX-Forward: kept\r\n"));
+            assert!(!out.contains("evil") && out.contains("\r\nX-Forward: kept\r\n"), "{name}: {out}");
+        }
     }
 
     #[test]
