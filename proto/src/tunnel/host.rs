@@ -115,13 +115,19 @@ impl Hosts {
     }
 }
 
-/// Whether both addresses are the same source: the same IPv4 address, the same /64 of IPv6 (its privacy
-/// addresses change by the hour, RFC 8981), or this very machine.
+/// Whether both addresses are one host's, as far as addresses tell: the same one, or this very machine's.
+pub fn same_address(a: IpAddr, b: IpAddr) -> bool {
+    let (a, b) = (a.to_canonical(), b.to_canonical());
+    a == b || a.is_loopback() && b.is_loopback()
+}
+
+/// Whether both addresses count as one source: they are one host's, or of one /64 of IPv6, all of which a host
+/// can have (its privacy addresses change by the hour, RFC 8981). A /64 is also a whole house's, office's or
+/// cloud's: it is for counting, and lets nobody in.
 pub fn same_source(a: IpAddr, b: IpAddr) -> bool {
     match (a.to_canonical(), b.to_canonical()) {
-        (a, b) if a.is_loopback() && b.is_loopback() => true,
-        (IpAddr::V6(a), IpAddr::V6(b)) => a.segments().iter().take(4).eq(b.segments().iter().take(4)),
-        (a, b) => a == b,
+        (IpAddr::V6(a), IpAddr::V6(b)) if a.segments().iter().take(4).eq(b.segments().iter().take(4)) => true,
+        (a, b) => same_address(a, b),
     }
 }
 
@@ -214,5 +220,8 @@ mod tests {
         assert!(!same("2001:db8::1", "2001:db8:0:1::1"));
         assert!(same("127.0.0.1", "::1"));
         assert!(!same("127.0.0.1", "192.0.2.1"));
+        let same = |a: &str, b: &str| same_address(a.parse().unwrap(), b.parse().unwrap());
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1") && same("127.0.0.1", "::1"));
+        assert!(same("2001:db8::1", "2001:db8::1") && !same("2001:db8::1", "2001:db8::2"));
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
-use super::host::same_source;
+use super::host::{same_address, same_source};
 use super::label;
 use crate::machine::earliest;
 use crate::name::ShareName;
@@ -196,7 +196,7 @@ impl Pool {
         if let Some(name) = &asked
             && let Some((tunnel, found)) =
                 self.names.get(name).and_then(|key| Some((*key, self.tunnels.get_mut(key)?)))
-            && same_source(found.source, source)
+            && same_address(found.source, source)
         {
             if found.connections.is_empty() {
                 found.away_since = Some(now);
@@ -264,7 +264,7 @@ impl Pool {
     pub fn handle_connection(&mut self, key: TunnelKey, from: IpAddr) -> Result<ConnectionKey, NotLetIn> {
         let connection = self.next_key();
         let tunnel = self.tunnels.get_mut(&key).ok_or(NotLetIn::Gone)?;
-        if !self.config.open && !same_source(tunnel.source, from) {
+        if !self.config.open && !same_address(tunnel.source, from) {
             return Err(NotLetIn::Stranger);
         }
         if tunnel.connections.len() >= self.config.connections_let_in {

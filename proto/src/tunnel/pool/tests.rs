@@ -181,6 +181,17 @@ fn only_the_registering_source_connects_and_not_too_often() {
 }
 
 #[test]
+fn a_neighbour_in_the_same_network_is_a_stranger_and_counts_as_the_same_source() {
+    let config = PoolConfig { tunnels_each: 1, ..PoolConfig::default() };
+    let mut world = World::new(config);
+    let (client, neighbour) = ("2001:db8::1", "2001:db8::2");
+    let tunnel = world.register("forwstest", client).tunnel;
+    assert_eq!(world.pool.handle_connection(tunnel, ip(neighbour)), Err(NotLetIn::Stranger));
+    assert!(world.pool.handle_connection(tunnel, ip(client)).is_ok());
+    assert_eq!(world.pool.register(None, ip(neighbour), world.now), None);
+}
+
+#[test]
 fn a_source_has_a_bounded_number_of_tunnels_and_loses_what_it_left_first() {
     let config = PoolConfig { tunnels: 3, tunnels_each: 2, waiting: 1, ..PoolConfig::default() };
     let mut world = World::new(config);
