@@ -21,7 +21,7 @@ use crate::store::StoredShare;
 use crate::target::TcpTarget;
 
 /// Exchanges at once, WebSockets included. Each has a socket.
-const MAX_EXCHANGES: usize = 10_000;
+const MAX_EXCHANGES: usize = 12_000;
 
 /// Visitors that are told of by their address.
 const MAX_GUESTS: usize = 4096;

@@ -22,6 +22,7 @@
 
 mod args;
 pub mod config;
+mod descriptors;
 pub mod exit;
 pub mod identity;
 pub mod logging;
@@ -57,6 +58,7 @@ where
     };
     let GlobalArgs { json, verbose, .. } = *global(&cli);
     logging::init(verbose);
+    descriptors::raise();
     let report = Report::new(json);
     exit::run(&report, body(cli, report.clone()))
 }

@@ -44,8 +44,8 @@ const RECEIVE_WINDOW: u32 = 16 * STREAM_WINDOW;
 /// Twice a stream's window: one stream's acknowledgements are waited for while the next bytes leave.
 const SEND_WINDOW: u64 = 2 * STREAM_WINDOW as u64;
 
-/// Each forwarded TCP connection is a stream; a browser's visitor opens hundreds, a gateway thousands.
-const STREAMS: u32 = 10_000;
+/// Each forwarded TCP connection is a stream; a browser's visitor opens hundreds, a gateway ten thousand.
+const STREAMS: u32 = 12_000;
 
 /// Datagrams are a byte to wake the connection, and echoes.
 const DATAGRAM_BUFFER: usize = 64 * 1024;

@@ -34,7 +34,11 @@ impl Program {
     fn start(data: &Path, udp: &str) -> Self {
         let args =
             ["--udp", udp, "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--domain", "example.test"];
-        let mut child = command(data, &args).spawn().unwrap();
+        Self::run(command(data, &args))
+    }
+
+    fn run(mut command: Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         Self { child, lines }
     }
@@ -114,6 +118,27 @@ async fn an_interrupt_ends_it_with_130() {
     program.signal("INT");
     assert_eq!(program.event("stopped")["reason"], "interrupted");
     assert_eq!(program.wait().code(), Some(130));
+}
+
+#[test]
+fn it_may_have_as_many_files_open_as_the_system_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let plain =
+        command(dir.path(), &["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+    shell
+        .env_clear()
+        .env("HOME", dir.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut program = Program::run(shell);
+    program.event("listening");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let (soft, hard) = files.trim().split_once(' ').unwrap();
+    assert_eq!(Some(soft), hard.split_whitespace().next(), "{files}");
 }
 
 #[tokio::test]

@@ -77,7 +77,8 @@ impl NameUrls {
 /// How much strangers may have of a gateway, and how long things may take.
 #[derive(Debug, Clone)]
 pub struct GatewayLimits {
-    /// Connections of visitors in all. With a local connection each, they are within 20 000 descriptors.
+    /// Connections of visitors in all: ten thousand WebSockets, and others beside them. With the connections of
+    /// localtunnel's clients they are within 20 000 descriptors.
     pub connections: usize,
     /// Connections from one prefix: a thousand WebSockets, and an office beside them.
     pub connections_each: usize,
@@ -106,9 +107,9 @@ impl GatewayLimits {
 impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
-            connections: 9_000,
+            connections: 12_000,
             connections_each: 1_500,
-            exchanges: 8_000,
+            exchanges: 11_000,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             body: Duration::from_secs(60),
