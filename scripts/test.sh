@@ -8,9 +8,9 @@ usage() {
 usage: scripts/test.sh [smoke | full | --quick]
 
   smoke    everything, at small sizes                                                      (the default)
-  full     the same with the release build and the long figures (30 runs of each pair of NATs, …), then 1 GiB between
-           two homes, a minute of fuzzing for each target (with the nightly toolchain and cargo-fuzz), licences and
-           advisories
+  full     the same with the release build, the long figures (30 runs of each pair of NATs, …) and a remote screen in
+           Chromium, then 1 GiB between two homes, a minute of fuzzing for each target (with the nightly toolchain and
+           cargo-fuzz), licences and advisories
   --quick  the Rust checks alone, for the edit loop
 
 What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, those of npm
@@ -106,8 +106,12 @@ is_root() {
 }
 
 missing_packages() {
-    local pair
-    for pair in cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 miniupnpd:miniupnpd-nftables \
+    local pair long=()
+    # A browser and a screen for it: many packages, for one claim.
+    [[ $TEST_SIZE != full ]] || long=(chromium:chromium websockify:websockify Xtigervnc:tigervnc-standalone-server
+        xsetroot:x11-xserver-utils)
+    [[ $TEST_SIZE != full || -e /usr/share/novnc/vnc.html ]] || printf 'novnc\n'
+    for pair in "${long[@]}" cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 miniupnpd:miniupnpd-nftables \
         nft:nftables nginx:nginx-light node:nodejs npm:npm openssl:openssl python3:python3 \
         scp:openssh-client setpriv:util-linux smbclient:smbclient smbd:samba sshd:openssh-server tinyproxy:tinyproxy \
         turnutils_stunclient:coturn unshare:util-linux; do
@@ -159,7 +163,8 @@ install_node_packages() {
         return "$SKIPPED"
     fi
     mkdir -p "$TEST_NODE"
-    npm install --prefix "$TEST_NODE" --no-audit --no-fund --loglevel error localtunnel@2.0.2 ws@8.18.0
+    npm install --prefix "$TEST_NODE" --no-audit --no-fund --loglevel error localtunnel@2.0.2 ws@8.18.0 \
+        wscat@6.1.0
 }
 
 install_nextest() {
@@ -213,6 +218,7 @@ program_steps() {
     fi
     export CULVERT_BIN
     for script in tests/netns/*.sh tests/gateway/*.sh; do
+        [[ $TEST_SIZE == full ]] || ! grep -q '^# only-at-full-size' "$script" || continue
         step count_claims "$(basename "$script" .sh)" timeout --kill-after 10 "$LONGEST" "$script"
     done
     if is_root; then

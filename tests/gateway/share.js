@@ -3,6 +3,7 @@
 // usage: node share.js PEER SERVER_URL
 'use strict';
 const assert = require('assert');
+const net = require('net');
 const { spawn } = require('child_process');
 const visitor = require('./visitor');
 
@@ -33,6 +34,25 @@ function answer(request, response) {
   if (request.url === '/none') return response.writeHead(204).end();
   response.setHeader('content-type', 'application/json');
   response.end(JSON.stringify(request.headers));
+}
+
+// The frame of a short text, masked with zeros (RFC 6455 §5.2).
+function frame(text) {
+  return Buffer.concat([Buffer.from([0x81, 0x80 | text.length, 0, 0, 0, 0]), Buffer.from(text)]);
+}
+
+// Resolves with what a stream has said, as soon as that ends so.
+function saysUntil(stream, end) {
+  return new Promise((resolve, reject) => {
+    let said = '';
+    const hear = (data) => {
+      said += data.toString('latin1');
+      if (!said.endsWith(end)) return;
+      stream.off('data', hear);
+      resolve(said);
+    };
+    stream.on('data', hear).once('close', () => reject(new Error(`it ended after ${JSON.stringify(said)}`)));
+  });
 }
 
 const claims = (local) => ({
@@ -72,6 +92,36 @@ const claims = (local) => ({
   },
   an_event_arrives_while_the_answer_goes_on: () =>
     visitor.an_event_arrives_while_the_answer_goes_on(port, host, local),
+  async wscat_talks_with_the_echo_server() {
+    const wscat = require.resolve('wscat/bin/wscat');
+    const args = [wscat, '--connect', `ws://127.0.0.1:${port}/welcome`, '--header', `Host:${host}`];
+    const client = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] });
+    children.push(client);
+    // What the server says right behind its handshake is the sign that wscat is connected.
+    await saysUntil(client.stdout, 'welcome\n');
+    for (const text of ['hello', 'ä€😀', 'x'.repeat(200000)]) {
+      const heard = saysUntil(client.stdout, `${Buffer.from(text).toString('latin1')}\n`);
+      client.stdin.write(`${text}\n`);
+      await heard;
+    }
+    const ended = new Promise((resolve) => client.once('exit', resolve));
+    client.stdin.end();
+    assert.strictEqual(await ended, 0);
+  },
+  async what_is_said_right_behind_the_handshake_arrives_on_both_sides() {
+    const stream = net.connect(port, '127.0.0.1');
+    const heard = saysUntil(stream, '\x81\x05early');
+    stream.write(Buffer.concat([
+      Buffer.from([
+        'GET /welcome HTTP/1.1', `Host: ${host}`, 'Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Version: 13',
+        'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==', '', '',
+      ].join('\r\n')), frame('early'),
+    ]));
+    const [head, frames] = (await heard).split('\r\n\r\n');
+    assert.match(head, /^HTTP\/1\.1 101 [^]*s3pPLMBiTxaQ9kYGzzhZRbK\+xOo=/);
+    assert.strictEqual(frames, '\x81\x07welcome\x81\x05early');
+    stream.destroy();
+  },
   async a_thousand_websockets_are_open_and_a_page_is_answered_at_once() {
     const open = [];
     while (open.length < 1000) open.push(...(await Promise.all(Array.from({ length: 100 }, () => visitor.socket(port, host)))));

@@ -31,7 +31,8 @@ exports.echo = (ws, message) =>
     ws.send(message);
   });
 
-// A local server that answers by `answer`, echoes on its WebSockets, and serves events at /events, which `send` sends.
+// A local server that answers by `answer`, echoes on its WebSockets, says welcome first on those at
+// /welcome, and serves events at /events, which `send` sends.
 exports.origin = async (answer) => {
   let events;
   const server = http.createServer((request, response) => {
@@ -40,8 +41,15 @@ exports.origin = async (answer) => {
     response.writeHead(200, { 'content-type': 'text/event-stream' });
     response.write('data: first\n\n', () => (events = response));
   });
-  new WebSocket.WebSocketServer({ server }).on('connection', (ws) =>
-    ws.on('message', (data, binary) => ws.send(data, { binary })));
+  // A welcome leaves in one piece with the handshake.
+  server.on('upgrade', (request, socket) => {
+    socket.cork();
+    process.nextTick(() => socket.uncork());
+  });
+  new WebSocket.WebSocketServer({ server }).on('connection', (ws, request) => {
+    ws.on('message', (data, binary) => ws.send(data, { binary }));
+    if (request.url === '/welcome') ws.send('welcome');
+  });
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   return { port: server.address().port, send: (text) => events.write(text) };
 };

@@ -1,7 +1,7 @@
 //! What strangers may not have.
 
 use proto::tunnel::pool::PoolConfig;
-use rendezvous::{Limits, ServerConfig};
+use rendezvous::{Limits, Server, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -44,6 +44,40 @@ async fn slow_visitors_are_told_or_closed() {
     assert!(body.rest().await.starts_with("HTTP/1.1 408 "));
     let stats = server.stats().gateway;
     assert_eq!((stats.slow_heads, stats.slow_bodies), (1, 1));
+}
+
+/// Visitors of four networks who begin a head and leave it at that.
+async fn slow_crowd(server: &Server) -> Vec<Visit> {
+    let mut crowd = Vec::new();
+    for n in 0..400_u16 {
+        let mut visit = Visit::from(server, [127, 0, 1 + (n % 4) as u8, 1].into()).await;
+        visit.send("GET / HTTP/1.1\r\nHost: for").await;
+        crowd.push(visit);
+    }
+    crowd
+}
+
+#[tokio::test]
+async fn a_crowd_of_slow_visitors_keeps_nobody_waiting() {
+    let server = server(|_| ());
+    let _tunnel = open(&server, "forwstest", 2, mirror).await;
+    let crowd = slow_crowd(&server).await;
+    until("all are there", || server.stats().gateway.visitors == crowd.len()).await;
+    for _ in 0..20 {
+        assert!(ask(&server, "forwstest", "GET /").await.starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!(server.stats().gateway.slow_heads, 0, "they were gone before it was tried");
+}
+
+#[tokio::test]
+async fn a_crowd_of_slow_visitors_is_cut_at_its_limit() {
+    let server = server(|limits| limits.head = SHORT);
+    let crowd = slow_crowd(&server).await;
+    let all = crowd.len() as u64;
+    for mut visit in crowd {
+        assert!(visit.rest().await.starts_with("HTTP/1.1 408 "));
+    }
+    assert_eq!(server.stats().gateway.slow_heads, all);
 }
 
 /// Sends for as long as somebody reads.

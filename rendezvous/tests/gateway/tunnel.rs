@@ -1,13 +1,13 @@
 //! A localtunnel client and its local server in one: each connection to the tunnel's port goes to a function.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use relay::gateway::GatewayLimits;
 use rendezvous::{Limits, Server, ServerConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::support::{PATIENCE, body, get, loopback, start};
@@ -85,6 +85,13 @@ pub(crate) struct Visit(pub(crate) TcpStream);
 impl Visit {
     pub(crate) async fn new(server: &Server) -> Self {
         Self(TcpStream::connect(server.http_addr()).await.unwrap())
+    }
+
+    /// One from that address of this machine.
+    pub(crate) async fn from(server: &Server, ip: Ipv4Addr) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((ip, 0).into()).unwrap();
+        Self(socket.connect(server.http_addr()).await.unwrap())
     }
 
     pub(crate) async fn send(&mut self, bytes: &str) {

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "their figures are worth reading")]
 
 mod faults;
+mod gateway;
 mod lab;
 mod life;
 mod pairs;
