@@ -131,7 +131,7 @@ pub fn http_head(data: &[u8]) {
 }
 
 fn forwards_faithfully(request: &RequestHead) {
-    let visit = Visit::new([192, 0, 2, 1].into(), request, &[]);
+    let visit = Visit::new([192, 0, 2, 1].into(), false, request, &[]);
     let head = request_head(request, &visit, &Rewrite::default());
     let mut scan = Scan::default();
     assert_eq!(scan.find_end(&head), Ok(Some(head.len())), "the head is one head");

@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::gateway::Apex;
+use crate::https::Tls;
 use crate::metrics::{Count, Metrics};
 use crate::net::{BoxFuture, Listener, Stream};
 
@@ -34,14 +35,23 @@ const HEADERS: usize = 100;
 /// How long to wait when a connection could not be accepted: mostly for a file descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// Who asks, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    /// The other end of the connection.
+    pub from: SocketAddr,
+    /// Whether TLS protects what is asked, here or, as a trusted proxy says, on the way to it.
+    pub tls: bool,
+}
+
 /// What answers on a listener.
 pub trait Pages: Send + Sync + 'static {
-    /// Answers a request from `from`, which is a GET or a HEAD; its body is not read.
-    fn answer<'a>(&'a self, request: &'a Request<Incoming>, from: SocketAddr) -> BoxFuture<'a, Page>;
+    /// Answers a request, which is a GET or a HEAD; its body is not read.
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, asker: Asker) -> BoxFuture<'a, Page>;
 
     /// Takes the connection over, where a request asks for something that lives on it: answers with what to
     /// say first, and has the rest from [`hyper::upgrade::on`].
-    fn take_over(&self, _request: &mut Request<Incoming>, _from: SocketAddr) -> Option<Page> {
+    fn take_over(&self, _request: &mut Request<Incoming>, _asker: Asker) -> Option<Page> {
         None
     }
 }
@@ -120,6 +130,8 @@ pub struct HttpLimits {
 pub struct HttpServer {
     /// Where connections come from.
     pub listener: Box<dyn Listener>,
+    /// What is spoken first there, if anything is.
+    pub tls: Option<Tls>,
     /// What answers.
     pub pages: Arc<dyn Pages>,
     /// How much of it strangers may have.
@@ -144,10 +156,11 @@ impl HttpServer {
                     match place {
                         Ok((Some(place), stream, from)) => {
                             let (pages, counters) = (Arc::clone(&self.pages), Arc::clone(&self.counters));
-                            let stop = stopping.clone();
-                            let connection = connection(stream, from, pages, self.limits, counters, stop, true);
+                            let (tls, limits, stop) = (self.tls.clone(), self.limits, stopping.clone());
                             tasks.spawn(async move {
-                                connection.await;
+                                if let Some((stream, asker)) = greet(stream, from, tls, limits, &counters).await {
+                                    connection(stream, asker, pages, limits, counters, stop, true).await;
+                                }
                                 drop(place);
                             });
                         }
@@ -175,17 +188,35 @@ pub struct Handed {
 }
 
 impl Apex for Handed {
-    fn serve(&self, stream: Stream, from: SocketAddr) -> BoxFuture<'_, ()> {
+    fn serve(&self, stream: Stream, asker: Asker) -> BoxFuture<'_, ()> {
         let (pages, counters) = (Arc::clone(&self.pages), Arc::clone(&self.counters));
         // A second request may be for another host, and is not for us.
-        Box::pin(connection(stream, from, pages, self.limits, counters, self.stop.clone(), false))
+        Box::pin(connection(stream, asker, pages, self.limits, counters, self.stop.clone(), false))
+    }
+}
+
+/// Shakes hands where TLS is spoken; nothing where that fails.
+async fn greet(
+    stream: Stream,
+    from: SocketAddr,
+    tls: Option<Tls>,
+    limits: HttpLimits,
+    counters: &HttpCounters,
+) -> Option<(Stream, Asker)> {
+    let Some(tls) = tls else { return Some((stream, Asker { from, tls: false })) };
+    match timeout(limits.head, tls.accept(stream, false)).await {
+        Ok(Ok((stream, _))) => Some((stream, Asker { from, tls: true })),
+        Ok(Err(_)) | Err(_) => {
+            counters.broken.add();
+            None
+        }
     }
 }
 
 /// Serves a connection for one request, or for as long as the client keeps it.
 async fn connection(
     (read, write): Stream,
-    from: SocketAddr,
+    asker: Asker,
     pages: Arc<dyn Pages>,
     HttpLimits { head, life, .. }: HttpLimits,
     counters: Arc<HttpCounters>,
@@ -195,7 +226,7 @@ async fn connection(
     let service = service_fn(|mut request| {
         let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
         async move {
-            let mut page = respond(&*pages, &mut request, from, &counters).await;
+            let mut page = respond(&*pages, &mut request, asker, &counters).await;
             // hyper's own switch would say so of a connection that is taken over as well.
             if !keep_alive && page.status() != StatusCode::SWITCHING_PROTOCOLS {
                 page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -238,13 +269,13 @@ async fn pause(error: &io::Error) {
 async fn respond(
     pages: &dyn Pages,
     request: &mut Request<Incoming>,
-    from: SocketAddr,
+    asker: Asker,
     counters: &HttpCounters,
 ) -> Page {
     let mut page = if request.method() == Method::GET || request.method() == Method::HEAD {
-        match pages.take_over(request, from) {
+        match pages.take_over(request, asker) {
             Some(page) => page,
-            None => pages.answer(request, from).await,
+            None => pages.answer(request, asker).await,
         }
     } else {
         let mut page = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are understood here.\n");

@@ -4,6 +4,7 @@ pub mod client;
 pub mod demux;
 pub mod gateway;
 pub mod http;
+pub mod https;
 pub mod listen;
 pub mod metrics;
 pub mod net;

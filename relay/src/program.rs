@@ -40,7 +40,7 @@ pub use config::Loader;
 pub use exit::{Code, Ending, Exit, Failure};
 pub use report::Report;
 pub use secret::{NoSecret, Secret};
-pub use signals::{Reason, Shutdown};
+pub use signals::{Hangups, Reason, Shutdown};
 pub use version::{COMMIT, VERSION, version_text};
 
 /// A whole program: reads its options, starts its logs, runs its body and reports how it ended.

@@ -1,6 +1,5 @@
 //! The operator's HTTP side: `/metrics`, `/healthz`, `/readyz`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -8,7 +7,7 @@ use hyper::{Request, StatusCode};
 use proto::matchmaker::MatchmakerStats;
 use proto::public_udp::PublicUdpStats;
 use relay::gateway::{Gateway, GatewayStats};
-use relay::http::{HttpStats, Page, Pages, page, text};
+use relay::http::{Asker, HttpStats, Page, Pages, page, text};
 use relay::metrics::Metrics;
 use relay::net::BoxFuture;
 use relay::server::RelayServer;
@@ -30,7 +29,7 @@ pub(crate) struct Admin {
 }
 
 impl Pages for Admin {
-    fn answer<'a>(&'a self, request: &'a Request<Incoming>, _from: SocketAddr) -> BoxFuture<'a, Page> {
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, _asker: Asker) -> BoxFuture<'a, Page> {
         let page = match request.uri().path() {
             "/metrics" => {
                 let stats = self.counters.stats(
@@ -147,6 +146,8 @@ fn write_gateway(stats: &GatewayStats, out: &mut Metrics) {
         "What visitors did that was refused or given up, by reason.",
         "reason",
         &[
+            ("bad_handshake", stats.bad_handshakes),
+            ("resets", stats.resets),
             ("bad_head", stats.bad_heads),
             ("slow_head", stats.slow_heads),
             ("slow_body", stats.slow_bodies),

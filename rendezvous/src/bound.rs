@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use relay::https::HttpsDoor;
 use relay::listen::{Bind, Door, Socket, StartError, bind_udp, listen_tcp};
 use relay::net::Net;
 
@@ -12,6 +13,7 @@ pub(crate) struct Bound {
     pub(crate) udp: Socket,
     pub(crate) alternates: Vec<Socket>,
     pub(crate) http: Door,
+    pub(crate) https: Option<HttpsDoor>,
     pub(crate) admin: Option<Door>,
 }
 
@@ -25,9 +27,10 @@ impl Bound {
             }
         };
         let http = listen_tcp(net, config.http, "HTTP", "--http")?;
+        let https = config.https.clone().map(|https| https.listen(net)).transpose()?;
         let admin =
             config.admin.map(|admin| listen_tcp(net, admin, "the admin address", "--admin")).transpose()?;
-        Ok(Self { udp, alternates, http, admin })
+        Ok(Self { udp, alternates, http, https, admin })
     }
 }
 

@@ -9,6 +9,7 @@ use proto::id::PeerId;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::{MAX_URL, RelayHint};
 use relay::gateway::TunnelPorts;
+use relay::https::HttpsArgs;
 use relay::program::{Failure, GlobalArgs, Secret, VERSION, state};
 
 use crate::config::{Alternate, Bind, Relaying, ServerConfig};
@@ -23,7 +24,10 @@ and on a machine behind a NAT
 
 const SERVE_EXAMPLE: &str = "\
 Example: a server behind a proxy that terminates TLS for https://example.com/
-  rendezvous serve --domain example.com --public-url https://example.com --http 127.0.0.1:8080";
+  rendezvous serve --domain example.com --public-url https://example.com --http 127.0.0.1:8080 \
+    --trusted-proxy 127.0.0.1
+and one with a certificate of its own for example.com and *.example.com
+  rendezvous serve --domain example.com --https [::]:443 --cert fullchain.pem --key privkey.pem";
 
 /// Culvert's public server: it tells two machines behind NATs how to reach each other
 #[derive(Debug, clap::Parser)]
@@ -82,6 +86,9 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:8080")]
     http: SocketAddr,
 
+    #[command(flatten)]
+    https: HttpsArgs,
+
     /// Durable state: the server's identity, the names that sharers have claimed
     /// [default: culvert/rendezvous in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
@@ -125,15 +132,20 @@ impl Serve {
     }
 
     /// The server that these options describe.
-    pub fn config(self) -> ServerConfig {
+    ///
+    /// # Errors
+    /// The options of TLS don't fit together, or there is no certificate where they say.
+    pub fn config(self) -> Result<ServerConfig, Failure> {
+        let https = self.https.load()?;
         let udp_alternate = match self.udp_alternate.as_slice() {
             [] => Alternate::NextPort,
             all => Alternate::At(all.iter().copied().map(Bind::exactly).collect()),
         };
-        ServerConfig {
+        Ok(ServerConfig {
             udp: Bind::exactly(self.udp),
             udp_alternate,
             http: Bind::exactly(self.http),
+            https,
             admin: Some(Bind::exactly(self.admin)),
             domain: self.domain.trim_end_matches('.').to_ascii_lowercase(),
             public_url: self.public_url,
@@ -148,7 +160,7 @@ impl Serve {
                 Relaying::Embedded(Box::default())
             },
             ..ServerConfig::default()
-        }
+        })
     }
 }
 
@@ -195,7 +207,7 @@ mod tests {
         let args = ["rendezvous"].iter().chain(args).map(OsString::from);
         let loader = Loader::new("rendezvous").default_subcommand("serve").env(|_| None);
         let Cli { command: Command::Serve(serve), .. } = loader.parse(args).map_err(|exit| exit.code())?;
-        Ok(serve.config())
+        Ok(serve.config().unwrap())
     }
 
     #[test]
@@ -288,6 +300,6 @@ mod tests {
 
     #[test]
     fn what_does_not_exist_yet_is_refused() {
-        assert_eq!(parse(&["--https", "[::]:443"]).unwrap_err(), Code::Usage);
+        assert_eq!(parse(&["--cluster", "http://127.0.0.1:2379"]).unwrap_err(), Code::Usage);
     }
 }

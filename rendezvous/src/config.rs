@@ -11,6 +11,7 @@ use proto::tunnel::pool::PoolConfig;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::RelayHint;
 use relay::gateway::{Claims, GatewayLimits, TunnelPorts};
+use relay::https::Https;
 pub use relay::listen::Bind;
 use std::time::Duration;
 
@@ -101,6 +102,8 @@ pub struct ServerConfig {
     pub udp_alternate: Alternate,
     /// The HTTP side.
     pub http: Bind,
+    /// The same over TLS.
+    pub https: Option<Https>,
     /// The operator's side; none has no metrics.
     pub admin: Option<Bind>,
     /// The domain of the gateway's subdomains.
@@ -136,6 +139,7 @@ impl Default for ServerConfig {
             udp: Bind::exactly(SocketAddr::new(any, UDP_PORT)),
             udp_alternate: Alternate::NextPort,
             http: Bind::exactly(SocketAddr::new(any, HTTP_PORT)),
+            https: None,
             admin: Some(Bind::exactly(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),
             domain: "localhost".to_owned(),
             public_url: None,

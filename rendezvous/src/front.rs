@@ -10,7 +10,7 @@ use hyper::{Request, StatusCode, Uri};
 use proto::id::PeerId;
 use proto::wire::relay::PATH as RELAY;
 use proto::wire::signal::{MAX_URL, RelayHint};
-use relay::http::{Page, Pages, page, text};
+use relay::http::{Asker, Page, Pages, page, text};
 use relay::net::{BoxFuture, Net};
 use relay::server::RelayServer;
 use tokio::time::{Duration, Instant, timeout};
@@ -29,6 +29,7 @@ pub(crate) struct Front {
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) udp_alternate: Vec<SocketAddr>,
     pub(crate) http: SocketAddr,
+    pub(crate) https: Option<SocketAddr>,
     pub(crate) domain: String,
     pub(crate) public_url: Option<Uri>,
     /// The relay of this server, which is found by the server's own URL.
@@ -109,13 +110,23 @@ impl Front {
                 url.to_string().trim_end_matches('/').to_owned()
             }
             Some(url) => format!("{}#{}", url.to_string().trim_end_matches('/'), self.peer_id),
-            None => format!("http://{}#{}", SocketAddr::new(asked, self.http.port()), self.peer_id),
+            None => self.https_url().unwrap_or_else(|| {
+                format!("http://{}#{}", SocketAddr::new(asked, self.http.port()), self.peer_id)
+            }),
         }
     }
 
-    fn document(&self, request: &Request<Incoming>, asked: IpAddr) -> Page {
+    /// The server itself over TLS, by the name that its certificate is to have.
+    pub(crate) fn https_url(&self) -> Option<String> {
+        let port = self.https?.port();
+        let port = if port == 443 { String::new() } else { format!(":{port}") };
+        Some(format!("https://{}{port}", self.domain))
+    }
+
+    fn document(&self, request: &Request<Incoming>, asked: IpAddr, tls: bool) -> Page {
+        let scheme = if tls { "https" } else { "http" };
         let document = match asked_host(request) {
-            Some(host) => self.describe(asked, &format!("http://{host}")),
+            Some(host) => self.describe(asked, &format!("{scheme}://{host}")),
             None => self.well_known(asked),
         };
         match serde_json::to_vec(&document) {
@@ -144,10 +155,11 @@ impl Front {
 }
 
 impl Pages for Front {
-    fn answer<'a>(&'a self, request: &'a Request<Incoming>, from: SocketAddr) -> BoxFuture<'a, Page> {
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, asker: Asker) -> BoxFuture<'a, Page> {
         Box::pin(async move {
+            let Asker { from, tls } = asker;
             match request.uri().path() {
-                well_known::PATH => self.document(request, self.asked_by(from).await),
+                well_known::PATH => self.document(request, self.asked_by(from).await, tls),
                 "/" => {
                     let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
                     let browser = accept.is_some_and(|accept| accept.contains("text/html"));
@@ -158,9 +170,9 @@ impl Pages for Front {
         })
     }
 
-    fn take_over(&self, request: &mut Request<Incoming>, from: SocketAddr) -> Option<Page> {
+    fn take_over(&self, request: &mut Request<Incoming>, asker: Asker) -> Option<Page> {
         let relay = self.relay.as_ref().filter(|_| request.uri().path() == RELAY)?;
-        Some(relay.upgrade(request, from))
+        Some(relay.upgrade(request, asker.from))
     }
 }
 

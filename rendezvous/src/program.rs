@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use relay::gateway::Claims;
 use relay::net::OsNet;
-use relay::program::{Failure, Reason, Report, Shutdown};
+use relay::program::{Failure, Hangups, Reason, Report, Shutdown};
 use serde::Serialize;
 
 use crate::cli::{Cli, Command, Serve};
@@ -24,8 +24,10 @@ pub async fn run(cli: Cli, report: Report) -> Result<Reason, Failure> {
 }
 
 async fn serve(serve: Serve, report: Report) -> Result<Reason, Failure> {
-    let shutdown = Shutdown::install()
-        .map_err(|error| Failure::failed("no-signals", format_args!("cannot listen to signals: {error}")))?;
+    let signals = || Ok((Shutdown::install()?, Hangups::install()?));
+    let (shutdown, hangups) = signals().map_err(|error: std::io::Error| {
+        Failure::failed("no-signals", format_args!("cannot listen to signals: {error}"))
+    })?;
     let data = serve.data()?;
     let state = tokio::task::spawn_blocking(move || {
         let key = identity::load_or_create(&data)?;
@@ -34,10 +36,12 @@ async fn serve(serve: Serve, report: Report) -> Result<Reason, Failure> {
     let (key, claims) = state
         .await
         .map_err(|error| Failure::failed("no-state", format_args!("cannot load the state: {error}")))??;
-    let config = ServerConfig { claims, ..serve.config() };
+    let config = ServerConfig { claims, ..serve.config()? };
+    let certificate = config.https.as_ref().map(|https| Arc::clone(&https.certificate));
     let server = Server::start(config, &key, Arc::new(OsNet))?;
     announce(&server, &report);
-    let reason = shutdown.requested().await;
+    let renew = || certificate.iter().for_each(|certificate| certificate.renew());
+    let reason = hangups.until(shutdown.requested(), renew).await;
     report.line("Stopping: telling the sessions to come back.");
     shutdown.drained(server.shutdown()).await;
     Ok(reason)
@@ -48,7 +52,7 @@ struct Listening<'a> {
     udp: &'a [SocketAddr],
     udp_alternate: &'a [SocketAddr],
     http: [SocketAddr; 1],
-    https: [SocketAddr; 0],
+    https: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     peer_id: String,
     domain: &'a str,
@@ -67,21 +71,25 @@ fn announce(server: &Server, report: &Report) {
     let ports: Vec<_> = udp.iter().map(SocketAddr::to_string).collect();
     report.line(format_args!("  UDP    {}", ports.join(", ")));
     report.line(format_args!("  HTTP   http://{http}/"));
+    if let Some(https) = server.https_addr() {
+        report.line(format_args!("  HTTPS  https://{https}/"));
+    }
     if let Some(admin) = server.admin_addr() {
         report.line(format_args!("  admin  http://{admin}/metrics"));
     }
-    let host = if http.ip().is_unspecified() { format!("HOST:{}", http.port()) } else { http.to_string() };
-    report.line(format_args!(
-        "Share with: {}",
-        style.green(format_args!("peer share 8000 --server http://{host}#{peer_id}"))
-    ));
+    let url = match server.https_url() {
+        Some(url) => url,
+        None if http.ip().is_unspecified() => format!("http://HOST:{}#{peer_id}", http.port()),
+        None => format!("http://{http}#{peer_id}"),
+    };
+    report.line(format_args!("Share with: {}", style.green(format_args!("peer share 8000 --server {url}"))));
     report.event(
         "listening",
         Listening {
             udp: server.udp_addrs(),
             udp_alternate: server.udp_alternate_addrs(),
             http: [http],
-            https: [],
+            https: server.https_addr().into_iter().collect(),
             admin: server.admin_addr(),
             peer_id,
             domain: server.domain(),

@@ -13,8 +13,9 @@ use proto::wire::relay::PATH as RELAY;
 use proto::wire::session::{self, MAX_HINTS, close};
 use proto::wire::signal::RelayHint;
 use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
-use relay::gateway::{Gateway, GatewayConfig, NameUrls};
+use relay::gateway::{Entrance, Gateway, GatewayConfig, NameUrls};
 use relay::http::{Handed, HttpLimits, HttpServer, Pages};
+use relay::https::HttpsDoor;
 use relay::listen::{Socket, StartError, refused};
 use relay::net::{Link, Listener, Net};
 use relay::quic::{self, Addresses, ResetKey};
@@ -68,9 +69,10 @@ impl Server {
     /// # Errors
     /// An address can't be bound.
     pub fn start(config: ServerConfig, key: &SecretKey, net: Arc<dyn Net>) -> Result<Self, StartError> {
-        let Bound { udp: (link, udp), alternates, http: (http_listener, http), admin } =
+        let Bound { udp: (link, udp), alternates, http: (listener, http), https, admin } =
             Bound::new(&config, &*net)?;
-        let gateway = gateway_config(&config, key.peer_id(), http);
+        let https_addr = https.as_ref().map(|door| door.addr);
+        let gateway = gateway_config(&config, key.peer_id(), http, https_addr);
         let counters = Arc::new(Counters::default());
         let udp_alternate: Vec<_> = alternates.iter().map(|(_, addr)| *addr).collect();
 
@@ -103,6 +105,7 @@ impl Server {
             udp: vec![udp],
             udp_alternate,
             http,
+            https: https_addr,
             domain: config.domain,
             public_url: config.public_url,
             relay,
@@ -132,7 +135,12 @@ impl Server {
             tasks: JoinSet::new(),
         };
         server.serve_udp(alternates, &config.limits);
-        server.serve_http(http_listener, admin.map(|(listener, _)| listener), &config.limits);
+        let mut doors = vec![Entrance { listener, tls: None }];
+        if let Some(HttpsDoor { listener, tls, certificate, .. }) = https {
+            doors.push(Entrance { listener, tls: Some(tls) });
+            server.tasks.spawn(certificate.follow());
+        }
+        server.serve_http(doors, admin.map(|(listener, _)| listener), &config.limits);
         Ok(server)
     }
 
@@ -151,9 +159,9 @@ impl Server {
         self.tasks.spawn(accept(self.endpoint.clone(), gate));
     }
 
-    fn serve_http(&mut self, front: Box<dyn Listener>, admin: Option<Box<dyn Listener>>, limits: &Limits) {
+    fn serve_http(&mut self, doors: Vec<Entrance>, admin: Option<Box<dyn Listener>>, limits: &Limits) {
         let gateway = Arc::clone(&self.gateway);
-        self.listeners.spawn(gateway.serve(front, self.stop.subscribe()));
+        self.listeners.spawn(gateway.serve(doors, self.stop.subscribe()));
         if let Some(listener) = admin {
             let pages = Admin {
                 sessions: Arc::clone(&self.sessions),
@@ -164,7 +172,7 @@ impl Server {
                 draining: self.draining.subscribe(),
             };
             let (limits, counters) = (http_limits(limits), Arc::clone(&self.counters.http));
-            let http = HttpServer { listener, pages: Arc::new(pages), limits, counters };
+            let http = HttpServer { listener, tls: None, pages: Arc::new(pages), limits, counters };
             self.listeners.spawn(http.serve(self.stop.subscribe()));
         }
     }
@@ -187,6 +195,16 @@ impl Server {
     /// Where the HTTP side listens, as bound.
     pub fn http_addr(&self) -> SocketAddr {
         self.front.http
+    }
+
+    /// Where it speaks TLS, as bound.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.front.https
+    }
+
+    /// The URL to give to `--server`, where it speaks TLS itself.
+    pub fn https_url(&self) -> Option<String> {
+        self.front.https_url()
     }
 
     /// Where the operator's side listens.
@@ -246,11 +264,17 @@ fn http_limits(limits: &Limits) -> HttpLimits {
     HttpLimits { connections, connections_each: connections, head, life }
 }
 
-/// The gateway of a server whose HTTP side is bound to `http`.
-fn gateway_config(config: &ServerConfig, server: PeerId, http: SocketAddr) -> GatewayConfig {
-    let (scheme, port) = match &config.public_url {
-        Some(url) => (url.scheme_str().unwrap_or("http"), url.port_u16()),
-        None => ("http", Some(http.port())),
+/// The gateway of a server whose HTTP side is bound to `http`, and to `https` where it speaks TLS.
+fn gateway_config(
+    config: &ServerConfig,
+    server: PeerId,
+    http: SocketAddr,
+    https: Option<SocketAddr>,
+) -> GatewayConfig {
+    let (scheme, port) = match (&config.public_url, https) {
+        (Some(url), _) => (url.scheme_str().unwrap_or("http"), url.port_u16()),
+        (None, Some(https)) => ("https", Some(https.port())),
+        (None, None) => ("http", Some(http.port())),
     };
     let public_host = config.public_url.as_ref().and_then(|url| url.host());
     GatewayConfig {

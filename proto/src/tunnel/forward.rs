@@ -247,7 +247,7 @@ mod tests {
     fn rewritten(fields: &str, rewrite: &Rewrite) -> String {
         let head = format!("GET /a HTTP/1.1\r\nhOsT: Nas.example.test:81\r\n{fields}\r\n");
         let request = RequestHead::parse(head.as_bytes()).unwrap();
-        let visit = Visit::new("192.0.2.1".parse().unwrap(), &request, &[]);
+        let visit = Visit::new("192.0.2.1".parse().unwrap(), false, &request, &[]);
         String::from_utf8(request_head(&request, &visit, rewrite)).unwrap()
     }
 

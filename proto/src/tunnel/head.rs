@@ -89,6 +89,12 @@ pub enum BadHead {
     /// An upgrade that carries a body.
     #[error("an upgrade with a body")]
     UpgradeWithBody,
+    /// A scheme that is not this connection's.
+    #[error("another scheme than https")]
+    Scheme,
+    /// A field that concerns one connection, in HTTP/2.
+    #[error("a field that HTTP/2 does not have")]
+    NotInHttp2,
     /// An Expect other than `100-continue`.
     #[error("an expectation that is unknown")]
     Expectation,
@@ -125,6 +131,8 @@ impl BadHead {
             | Self::EncodingInOld
             | Self::Disguised
             | Self::UpgradeWithBody
+            | Self::Scheme
+            | Self::NotInHttp2
             | Self::StatusLine => 400,
         }
     }

@@ -86,12 +86,12 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Of a request that `peer` sent. Only what a trusted proxy says is believed, and it alone: a visitor may
-    /// have written whatever stands before that in the chain.
-    pub fn new(peer: IpAddr, request: &RequestHead, trusted: &[Cidr]) -> Self {
+    /// Of a request that `peer` sent, through TLS or not. Only what a trusted proxy says is believed, and it alone: a
+    /// visitor may have written whatever stands before that in the chain.
+    pub fn new(peer: IpAddr, tls: bool, request: &RequestHead, trusted: &[Cidr]) -> Self {
         let trusts = |ip: IpAddr| trusted.iter().any(|net| net.contains(ip));
         let mut chain = vec![peer.to_canonical()];
-        let mut scheme = "http";
+        let mut scheme = if tls { "https" } else { "http" };
         if trusts(peer) {
             let claimed: Vec<&str> =
                 request.fields.all("x-forwarded-for").flat_map(|field| field.list()).collect();
@@ -101,12 +101,10 @@ impl Visit {
                     break;
                 }
             }
-            if request
-                .fields
-                .first("x-forwarded-proto")
-                .is_some_and(|proto| proto.eq_ignore_ascii_case("https"))
-            {
-                scheme = "https";
+            match request.fields.first("x-forwarded-proto") {
+                Some(proto) if proto.eq_ignore_ascii_case("https") => scheme = "https",
+                Some(proto) if proto.eq_ignore_ascii_case("http") => scheme = "http",
+                Some(_) | None => {}
             }
         }
         chain.reverse();
@@ -138,7 +136,7 @@ mod tests {
     fn visit(peer: &str, fields: &str, trusted: &[&str]) -> Visit {
         let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{fields}\r\n");
         let trusted: Vec<Cidr> = trusted.iter().map(|net| net.parse().unwrap()).collect();
-        Visit::new(peer.parse().unwrap(), &RequestHead::parse(head.as_bytes()).unwrap(), &trusted)
+        Visit::new(peer.parse().unwrap(), false, &RequestHead::parse(head.as_bytes()).unwrap(), &trusted)
     }
 
     #[test]

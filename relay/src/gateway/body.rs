@@ -41,13 +41,14 @@ pub(crate) struct Carry {
 }
 
 impl Carry {
-    /// Carries the body, each piece as soon as it is there, and counts its content in `sent`.
+    /// Carries the body, each piece as soon as it is there, and counts its content in `sent`. Gives the trailers behind
+    /// it, which only chunks can carry.
     pub(crate) async fn run(
         mut self,
         from: &mut Inbox,
         to: &mut (dyn AsyncWrite + Send + Unpin),
         sent: &AtomicU64,
-    ) -> Result<(), BodyError> {
+    ) -> Result<Fields, BodyError> {
         let mut out = std::mem::take(&mut self.before);
         let mut source = Source::new(self.body);
         loop {
@@ -59,7 +60,8 @@ impl Carry {
                 if self.framing == Framing::Chunked {
                     out.extend_from_slice(&chunk::last(&trailers));
                 }
-                return self.flush(&mut out, to).await;
+                self.flush(&mut out, to).await?;
+                return Ok(trailers);
             }
             if step.data > 0 && out.len() < FULL && !from.data().is_empty() {
                 continue;

@@ -175,7 +175,7 @@ impl Exchange<'_> {
         let ended = tokio::select! {
             biased;
             ended = carry.run(&mut upstream.inbox, &mut visitor.write, &progress.bytes_out) => match ended {
-                Ok(()) => Ended::Whole { keep_alive: keep_alive && progress.uploaded.load(Ordering::Relaxed) },
+                Ok(_) => Ended::Whole { keep_alive: keep_alive && progress.uploaded.load(Ordering::Relaxed) },
                 Err(BodyError::Blocked) => Ended::Blocked,
                 Err(BodyError::Cut | BodyError::Malformed | BodyError::Idle | BodyError::Unwritable) => Ended::Cut,
             },
@@ -204,7 +204,8 @@ impl Exchange<'_> {
             let (body, idle, blocked) = (self.request.body, Some(self.limits.body), self.limits.blocked);
             written = Carry { body, framing, before: Vec::new(), idle, blocked }
                 .run(from, to, &progress.bytes_in)
-                .await;
+                .await
+                .map(drop);
         }
         match written {
             Ok(()) => progress.uploaded.store(true, Ordering::Relaxed),

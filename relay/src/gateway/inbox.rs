@@ -115,7 +115,7 @@ pub(crate) enum HeadError {
     Stream(#[from] io::Error),
 }
 
-/// Writes everything; each step forward may take `patience`.
+/// Writes everything, and leaves nothing in between; each step forward may take `patience`.
 pub(crate) async fn write_all(
     write: &mut (dyn AsyncWrite + Send + Unpin),
     mut bytes: &[u8],
@@ -128,7 +128,7 @@ pub(crate) async fn write_all(
         }
         bytes = bytes.get(written..).unwrap_or_default();
     }
-    Ok(())
+    timeout(patience, write.flush()).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
 #[cfg(test)]

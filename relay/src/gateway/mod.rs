@@ -14,6 +14,7 @@ mod body;
 mod claims;
 mod config;
 mod exchange;
+mod http2;
 mod inbox;
 mod page;
 mod places;
@@ -25,23 +26,27 @@ mod upstream;
 mod upstreams;
 mod visitor;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use futures_util::future::join_all;
 use proto::id::PeerId;
 use proto::limit::{PrefixLimiter, Rate};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Duration, Instant, sleep};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 pub use claims::{Claims, ClaimsError};
 pub use config::{GatewayConfig, GatewayLimits, InvalidPorts, NameUrls, TunnelPorts};
 pub use stats::GatewayStats;
 
+use crate::http::Asker;
+use crate::https::{Spoken, Tls};
 use crate::net::{BoxFuture, Listener, Net, Stream};
 use crate::quic;
 use claims::Keeper;
-use places::{NoPlace, Places};
+use page::Page;
+use places::{NoPlace, Place, Places};
 use sharers::{Sharers, Terms};
 use stats::Counters;
 use tunnels::Tunnels;
@@ -63,7 +68,16 @@ const GUESSES: Rate = Rate { burst: 10_000, refill: Duration::from_millis(1) };
 /// The server's own pages.
 pub trait Apex: Send + Sync + 'static {
     /// Answers the one request that the stream begins with, and closes it; or goes on in another protocol.
-    fn serve(&self, stream: Stream, from: SocketAddr) -> BoxFuture<'_, ()>;
+    fn serve(&self, stream: Stream, asker: Asker) -> BoxFuture<'_, ()>;
+}
+
+/// Where visitors come in.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Where connections come from.
+    pub listener: Box<dyn Listener>,
+    /// What is spoken first there, if anything is.
+    pub tls: Option<Tls>,
 }
 
 /// A gateway.
@@ -124,25 +138,33 @@ impl Gateway {
 
     /// Accepts and serves until `stop` turns true; then what is being answered is finished. Dropping the future
     /// ends everything at once.
-    pub async fn serve(self: Arc<Self>, listener: Box<dyn Listener>, mut stop: watch::Receiver<bool>) {
+    pub async fn serve(self: Arc<Self>, entrances: Vec<Entrance>, stop: watch::Receiver<bool>) {
         let _closing = Closing(self.tunnels.clone());
-        let mut tasks = JoinSet::new();
-        let stopping = stop.clone();
         let time = async {
             match &self.tunnels {
                 Some(tunnels) => drop(tokio::join!(tunnels.keep_time(), self.sharers.keep_time())),
                 None => self.sharers.keep_time().await,
             }
         };
-        let mut time = std::pin::pin!(time);
+        let open = entrances.into_iter().map(|entrance| self.attend(entrance, stop.clone()));
+        tokio::select! {
+            biased;
+            _ended = join_all(open) => {}
+            () = time => {}
+        }
+    }
+
+    /// Lets visitors in at one entrance.
+    async fn attend(self: &Arc<Self>, Entrance { listener, tls }: Entrance, mut stop: watch::Receiver<bool>) {
+        let mut tasks = JoinSet::new();
+        let stopping = stop.clone();
         loop {
             tokio::select! {
                 biased;
                 () = stopped(&mut stop) => break,
-                () = &mut time => {}
                 Some(_) = tasks.join_next() => {}
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, from)) => self.admit(stream, from, &stopping, &mut tasks),
+                    Ok((stream, from)) => self.admit(stream, from, tls.clone(), &stopping, &mut tasks),
                     Err(error) => {
                         tracing::debug!(%error, "a visitor's connection could not be accepted");
                         sleep(PAUSE).await;
@@ -151,48 +173,75 @@ impl Gateway {
             }
         }
         drop(listener);
-        let ended = async { while tasks.join_next().await.is_some() {} };
-        tokio::select! {
-            biased;
-            () = ended => {}
-            () = time => {}
-        }
+        while tasks.join_next().await.is_some() {}
     }
 
     fn admit(
         self: &Arc<Self>,
         stream: Stream,
         from: SocketAddr,
+        tls: Option<Tls>,
         stop: &watch::Receiver<bool>,
         tasks: &mut JoinSet<()>,
     ) {
         stream.1.give_up_after(self.config.limits.unread());
-        let proxy = self.config.trusted.iter().any(|net| net.contains(from.ip()));
         let gateway = Arc::clone(self);
-        let status = match self.places.take(from.ip(), proxy) {
+        let why = match self.place(from.ip()) {
             Ok(place) => {
                 let stop = stop.clone();
                 tasks.spawn(async move {
-                    gateway.visit(stream, from, stop).await;
+                    gateway.receive_visitor(stream, from, tls, stop).await;
                     drop(place);
                 });
                 return;
             }
-            Err(NoPlace::Full) => {
-                self.counters.crowded.add();
-                503
-            }
-            Err(NoPlace::FullEach) => {
-                self.counters.crowded_each.add();
-                429
-            }
+            Err(why) => why,
         };
+        let page = self.no_place(why);
         if let Ok(permit) = Arc::clone(&self.told).try_acquire_owned() {
             tasks.spawn(async move {
-                visitor::turn_away(stream, gateway, status).await;
+                visitor::turn_away(stream, tls, gateway, &page).await;
                 drop(permit);
             });
         }
+    }
+
+    /// Shakes hands where TLS is spoken, and serves what is spoken then.
+    async fn receive_visitor(
+        self: &Arc<Self>,
+        stream: Stream,
+        from: SocketAddr,
+        tls: Option<Tls>,
+        stop: watch::Receiver<bool>,
+    ) {
+        let Some(tls) = tls else { return self.visit(stream, Asker { from, tls: false }, stop).await };
+        let asker = Asker { from, tls: true };
+        match timeout(self.config.limits.head, tls.accept(stream, true)).await {
+            Ok(Ok((stream, Spoken::Http1))) => self.visit(stream, asker, stop).await,
+            Ok(Ok((stream, Spoken::Http2))) => self.visit_http2(stream, asker, stop).await,
+            Ok(Err(_)) | Err(_) => self.counters.bad_handshakes.add(),
+        }
+    }
+
+    /// A place for a connection from this address, or for a stream that is as good as one.
+    fn place(&self, from: IpAddr) -> Result<Place, NoPlace> {
+        let proxy = self.config.trusted.iter().any(|net| net.contains(from));
+        self.places.take(from, proxy)
+    }
+
+    /// What somebody is told for whom there is none.
+    fn no_place(&self, why: NoPlace) -> Page {
+        let (status, what) = match why {
+            NoPlace::Full => {
+                self.counters.crowded.add();
+                (503, "This server is full.")
+            }
+            NoPlace::FullEach => {
+                self.counters.crowded_each.add();
+                (429, "Too many connections from your network.")
+            }
+        };
+        Page::failure(status, None, what, "Try again in a moment.")
     }
 
     fn registrations(&self) -> MutexGuard<'_, PrefixLimiter> {

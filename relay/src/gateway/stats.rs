@@ -26,6 +26,8 @@ pub(crate) struct Counters {
     pub(crate) by_class: [Count; 5],
     pub(crate) upgraded: Count,
     pub(crate) cut: Count,
+    pub(crate) bad_handshakes: Count,
+    pub(crate) resets: Count,
     pub(crate) bad_heads: Count,
     pub(crate) slow_heads: Count,
     pub(crate) slow_bodies: Count,
@@ -72,6 +74,8 @@ impl Counters {
             by_class: self.by_class.each_ref().map(Count::get),
             upgraded: self.upgraded.get(),
             cut: self.cut.get(),
+            bad_handshakes: self.bad_handshakes.get(),
+            resets: self.resets.get(),
             bad_heads: self.bad_heads.get(),
             slow_heads: self.slow_heads.get(),
             slow_bodies: self.slow_bodies.get(),
@@ -96,7 +100,7 @@ impl Counters {
 /// What a gateway has counted since its start, and what is there now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GatewayStats {
-    /// Connections of visitors now.
+    /// Connections of visitors now, and the streams of those that speak HTTP/2.
     pub visitors: usize,
     /// Tunnels of localtunnel clients now.
     pub tunnels: usize,
@@ -116,6 +120,10 @@ pub struct GatewayStats {
     pub upgraded: u64,
     /// Exchanges that were cut in the middle of an answer.
     pub cut: u64,
+    /// TLS handshakes that came to nothing.
+    pub bad_handshakes: u64,
+    /// HTTP/2 connections that were closed because they gave up too many requests.
+    pub resets: u64,
     /// Heads that were refused.
     pub bad_heads: u64,
     /// Heads that did not come in time.

@@ -1,6 +1,6 @@
 //! One connection of a visitor: its requests one after the other, each to whom its host names.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::name::ShareName;
@@ -18,6 +18,8 @@ use super::inbox::{HeadError, Inbox, write_all};
 use super::page::Page;
 use super::upstreams::NoUpstream;
 use super::{Gateway, stopped};
+use crate::http::Asker;
+use crate::https::Tls;
 use crate::net::{Outgoing, Stream};
 
 /// How long, and how much, a visitor may go on sending after its answer: a connection that is closed over
@@ -29,7 +31,7 @@ const LINGER_BYTES: u64 = 1024 * 1024;
 pub(crate) struct Visitor {
     pub(crate) inbox: Inbox,
     pub(crate) write: Box<dyn Outgoing>,
-    pub(crate) from: SocketAddr,
+    pub(crate) asker: Asker,
 }
 
 /// What follows a request on its connection.
@@ -38,8 +40,8 @@ enum Next {
     Close,
     /// At once, and so that the visitor notices.
     Abort,
-    /// The server's own pages take it from here, beginning with this head.
-    Apex(Vec<u8>),
+    /// The server's own pages take it from here, beginning with this head; and whether TLS protects it.
+    Apex(Vec<u8>, bool),
 }
 
 /// Why there is no request.
@@ -53,18 +55,17 @@ enum NoRequest {
 
 impl Gateway {
     /// Serves a visitor's connection until it ends, or until `stop` turns true and nothing is being answered.
-    pub(super) async fn visit(
-        &self,
-        (read, write): Stream,
-        from: SocketAddr,
-        mut stop: watch::Receiver<bool>,
-    ) {
-        let mut visitor = Visitor { inbox: Inbox::new(read), write, from };
+    pub(super) async fn visit(&self, (read, write): Stream, asker: Asker, mut stop: watch::Receiver<bool>) {
+        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker };
         let mut patience = self.config.limits.head;
         loop {
             let next = match self.next_request(&mut visitor, patience, &mut stop).await {
                 Ok((raw, request)) => self.route(&mut visitor, raw, &request).await,
-                Err(NoRequest::End) => return,
+                Err(NoRequest::End) => {
+                    // Inside TLS an end has to be said.
+                    let _gone = timeout(LINGER, visitor.write.shutdown()).await;
+                    return;
+                }
                 Err(NoRequest::Late) => {
                     self.counters.slow_heads.add();
                     self.refuse(&mut visitor, 408, "The request did not come in time.").await;
@@ -80,7 +81,7 @@ impl Gateway {
                 Next::Another => visitor.inbox.rest(),
                 Next::Close => return linger(visitor).await,
                 Next::Abort => return visitor.write.abort(),
-                Next::Apex(raw) => return self.hand_over(raw, visitor).await,
+                Next::Apex(raw, tls) => return self.hand_over(raw, tls, visitor).await,
             }
             patience = self.config.limits.idle;
         }
@@ -125,12 +126,12 @@ impl Gateway {
     }
 
     async fn route(&self, visitor: &mut Visitor, raw: Vec<u8>, request: &RequestHead) -> Next {
-        let visit = Visit::new(visitor.from.ip(), request, &self.config.trusted);
+        let visit = Visit::new(visitor.asker.from.ip(), visitor.asker.tls, request, &self.config.trusted);
         let log = Log { request, client: visit.client, since: Instant::now() };
         match self.config.hosts.destination(&request.authority) {
             Destination::Apex => match self.api(request, &visit) {
                 Some(page) => self.answer(visitor, request, &page, &log).await,
-                None => Next::Apex(raw),
+                None => Next::Apex(raw, visit.scheme == "https"),
             },
             Destination::Name(name) => self.forward(visitor, request, &visit, &name, &log).await,
             Destination::Unknown => {
@@ -181,7 +182,7 @@ impl Gateway {
             Some(page) => match self.answer(visitor, request, &page, log).await {
                 // Whatever there was of a body, it was not read to its end.
                 Next::Another if matches!(request.body, Body::None | Body::Length(0)) => Next::Another,
-                Next::Another | Next::Close | Next::Abort | Next::Apex(_) => Next::Close,
+                Next::Another | Next::Close | Next::Abort | Next::Apex(..) => Next::Close,
             },
             None => {
                 log.write(499, bytes);
@@ -229,17 +230,17 @@ impl Gateway {
     /// Answers what is no request.
     async fn refuse(&self, visitor: &mut Visitor, status: u16, what: &str) {
         self.counters.answered(status);
-        tracing::info!(client = %visitor.from.ip(), status, what, "refused");
+        tracing::info!(client = %visitor.asker.from.ip(), status, what, "refused");
         let page = Page::failure(status, None, what, "");
         let _gone = write_all(&mut visitor.write, &page.bytes(None, false), LINGER).await;
     }
 
-    async fn hand_over(&self, raw: Vec<u8>, visitor: Visitor) {
+    async fn hand_over(&self, raw: Vec<u8>, tls: bool, visitor: Visitor) {
         use tokio::io::AsyncReadExt as _;
 
         let rest = visitor.inbox.into_stream();
         let read = Box::new(std::io::Cursor::new(raw).chain(rest));
-        self.apex.serve((read, visitor.write), visitor.from).await;
+        self.apex.serve((read, visitor.write), Asker { from: visitor.asker.from, tls }).await;
     }
 }
 
@@ -309,9 +310,15 @@ impl Log<'_> {
 }
 
 /// Serves one visitor who came when there was no room: it is told so, and nothing is read.
-pub(super) async fn turn_away((_read, mut write): Stream, gateway: Arc<Gateway>, status: u16) {
-    gateway.counters.answered(status);
-    let what = if status == 429 { "Too many connections from your network." } else { "This server is full." };
-    let page = Page::failure(status, None, what, "Try again in a moment.");
+pub(super) async fn turn_away(stream: Stream, tls: Option<Tls>, gateway: Arc<Gateway>, page: &Page) {
+    gateway.counters.answered(page.status);
+    let (_read, mut write) = match tls {
+        None => stream,
+        Some(tls) => match timeout(LINGER, tls.accept(stream, false)).await {
+            Ok(Ok((stream, _))) => stream,
+            Ok(Err(_)) | Err(_) => return,
+        },
+    };
     let _gone = write_all(&mut write, &page.bytes(None, false), LINGER).await;
+    let _gone = timeout(LINGER, write.shutdown()).await;
 }

@@ -1,11 +1,11 @@
-//! Stopping: the first SIGINT or SIGTERM asks the program to drain, the second ends it at once.
+//! Stopping: the first SIGINT or SIGTERM asks the program to drain, the second ends it at once. And reading files again.
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -121,6 +121,32 @@ impl Shutdown {
     pub async fn drained<F: Future>(&self, work: F) -> bool {
         let start = self.state.borrow().map_or_else(Instant::now, |(_, at)| at);
         tokio::time::timeout_at(start + DRAIN, work).await.is_ok()
+    }
+}
+
+/// SIGHUP, by which an operator has a server read its files again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Listens to SIGHUP from now on, which ends the process no more. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If the signal cannot be listened to.
+    pub fn install() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for `done`, and calls `renew` at each SIGHUP until then.
+    pub async fn until<T>(mut self, done: impl Future<Output = T>, mut renew: impl FnMut()) -> T {
+        let mut done = std::pin::pin!(done);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut done => return done,
+                Some(()) = self.0.recv() => renew(),
+            }
+        }
     }
 }
 

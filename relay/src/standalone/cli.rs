@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use proto::relay::RouterLimits;
 
 use super::RelayConfig;
+use crate::https::HttpsArgs;
 use crate::listen::Bind;
 use crate::program::{Failure, GlobalArgs, VERSION, state};
 
@@ -18,7 +19,9 @@ Example: a relay on a machine of its own, and a rendezvous that tells its peers 
 
 const SERVE_EXAMPLE: &str = "\
 Example: a relay behind a proxy on the same machine that terminates TLS
-  relay serve --http 127.0.0.1:8080";
+  relay serve --http 127.0.0.1:8080
+and one that has a certificate of its own
+  relay serve --https [::]:443 --cert fullchain.pem --key privkey.pem";
 
 /// Culvert's relay alone: it carries encrypted packets between peers that find no direct path
 #[derive(Debug, clap::Parser)]
@@ -47,6 +50,9 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:8080")]
     http: SocketAddr,
 
+    #[command(flatten)]
+    https: HttpsArgs,
+
     /// Durable state: the relay's identity
     /// [default: culvert/relay in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
@@ -70,12 +76,16 @@ impl Serve {
     }
 
     /// The relay that these options describe.
-    pub fn config(&self) -> RelayConfig {
-        RelayConfig {
+    ///
+    /// # Errors
+    /// The options of TLS don't fit together, or there is no certificate where they say.
+    pub fn config(&self) -> Result<RelayConfig, Failure> {
+        Ok(RelayConfig {
             http: Bind::exactly(self.http),
+            https: self.https.load()?,
             admin: Some(Bind::exactly(self.admin)),
             limits: RouterLimits::default(),
-        }
+        })
     }
 }
 
@@ -90,7 +100,7 @@ mod tests {
         let args = ["relay"].iter().chain(args).map(OsString::from);
         let loader = Loader::new("relay").default_subcommand("serve").env(|_| None);
         let Cli { command: Command::Serve(serve), .. } = loader.parse(args).map_err(|exit| exit.code())?;
-        Ok(serve.config())
+        Ok(serve.config().unwrap())
     }
 
     #[test]
@@ -106,7 +116,7 @@ mod tests {
     fn every_option_arrives_and_what_does_not_exist_yet_is_refused() {
         let config = parse(&["--http", "127.0.0.1:1", "--admin", "127.0.0.1:2"]).unwrap();
         assert_eq!((config.http.addr.port(), config.admin.unwrap().addr.port()), (1, 2));
-        for option in ["--rendezvous", "--https", "--udp", "--cluster"] {
+        for option in ["--rendezvous", "--udp", "--cluster"] {
             assert_eq!(parse(&[option, "x"]).unwrap_err(), Code::Usage, "{option}");
         }
     }

@@ -18,9 +18,10 @@ use tokio::time::timeout;
 pub use cli::{Cli, Command, Serve};
 
 use crate::http::{HttpCounters, HttpLimits, HttpServer, Pages};
+use crate::https::Https;
 use crate::listen::{Bind, StartError, listen_tcp};
 use crate::net::{Net, OsNet};
-use crate::program::{Failure, Reason, Report, Shutdown, identity};
+use crate::program::{Failure, Hangups, Reason, Report, Shutdown, identity};
 use crate::server::RelayServer;
 use pages::{Admin, Front};
 
@@ -43,6 +44,8 @@ const LIFE: Duration = Duration::from_secs(60);
 pub struct RelayConfig {
     /// The HTTP side.
     pub http: Bind,
+    /// The same over TLS.
+    pub https: Option<Https>,
     /// The operator's side; none has no metrics.
     pub admin: Option<Bind>,
     /// What strangers may do.
@@ -54,10 +57,12 @@ pub struct RelayConfig {
 pub struct StandAlone {
     relay: Arc<RelayServer>,
     http: SocketAddr,
+    https: Option<SocketAddr>,
     admin: Option<SocketAddr>,
     draining: watch::Sender<bool>,
     stop: watch::Sender<bool>,
     listeners: JoinSet<()>,
+    following: JoinSet<()>,
 }
 
 impl StandAlone {
@@ -67,6 +72,7 @@ impl StandAlone {
     /// An address can't be bound.
     pub fn start(config: RelayConfig, peer_id: PeerId, net: &dyn Net) -> Result<Self, StartError> {
         let (listener, http) = listen_tcp(net, config.http, "HTTP", "--http")?;
+        let https = config.https.map(|https| https.listen(net)).transpose()?;
         let admin =
             config.admin.map(|bind| listen_tcp(net, bind, "the admin address", "--admin")).transpose()?;
         let relay = Arc::new(RelayServer::start(peer_id, config.limits));
@@ -74,21 +80,28 @@ impl StandAlone {
         let mut this = Self {
             relay: Arc::clone(&relay),
             http,
+            https: https.as_ref().map(|door| door.addr),
             admin: admin.as_ref().map(|(_, addr)| *addr),
             draining: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             listeners: JoinSet::new(),
+            following: JoinSet::new(),
         };
-        let mut listen = |listener, pages: Arc<dyn Pages>, (connections, connections_each)| {
+        let mut listen = |listener, tls, pages: Arc<dyn Pages>, (connections, connections_each)| {
             let limits = HttpLimits { connections, connections_each, head: HEAD, life: LIFE };
-            let http = HttpServer { listener, pages, limits, counters: Arc::clone(&counters) };
+            let http = HttpServer { listener, tls, pages, limits, counters: Arc::clone(&counters) };
             this.listeners.spawn(http.serve(this.stop.subscribe()));
         };
-        listen(listener, Arc::new(Front { relay: Arc::clone(&relay) }), CONNECTIONS);
+        let front = Arc::new(Front { relay: Arc::clone(&relay) });
+        listen(listener, None, Arc::clone(&front) as Arc<dyn Pages>, CONNECTIONS);
+        if let Some(door) = https {
+            listen(door.listener, Some(door.tls), front, CONNECTIONS);
+            this.following.spawn(door.certificate.follow());
+        }
         if let Some((listener, _)) = admin {
             let draining = this.draining.subscribe();
             let pages = Admin { relay, http: Arc::clone(&counters), draining };
-            listen(listener, Arc::new(pages), (ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
+            listen(listener, None, Arc::new(pages), (ADMIN_CONNECTIONS, ADMIN_CONNECTIONS));
         }
         Ok(this)
     }
@@ -96,6 +109,11 @@ impl StandAlone {
     /// Where it listens, as bound.
     pub fn http_addr(&self) -> SocketAddr {
         self.http
+    }
+
+    /// Where it speaks TLS, as bound.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.https
     }
 
     /// Where the operator's side listens.
@@ -130,16 +148,21 @@ impl StandAlone {
 /// What could not be done, for the user.
 pub async fn run(cli: Cli, report: Report) -> Result<Reason, Failure> {
     let Command::Serve(serve) = cli.command;
-    let shutdown = Shutdown::install()
-        .map_err(|error| Failure::failed("no-signals", format_args!("cannot listen to signals: {error}")))?;
+    let signals = || Ok((Shutdown::install()?, Hangups::install()?));
+    let (shutdown, hangups) = signals().map_err(|error: std::io::Error| {
+        Failure::failed("no-signals", format_args!("cannot listen to signals: {error}"))
+    })?;
     let data = serve.data()?;
     let key =
         tokio::task::spawn_blocking(move || identity::load_or_create(&data)).await.map_err(|error| {
             Failure::failed("no-identity", format_args!("cannot load the identity: {error}"))
         })??;
-    let relay = StandAlone::start(serve.config(), key.peer_id(), &OsNet)?;
+    let config = serve.config()?;
+    let certificate = config.https.as_ref().map(|https| Arc::clone(&https.certificate));
+    let relay = StandAlone::start(config, key.peer_id(), &OsNet)?;
     announce(&relay, &report);
-    let reason = shutdown.requested().await;
+    let renew = || certificate.iter().for_each(|certificate| certificate.renew());
+    let reason = hangups.until(shutdown.requested(), renew).await;
     report.line("Stopping: telling the peers to come back.");
     shutdown.drained(relay.shutdown()).await;
     Ok(reason)
@@ -149,7 +172,7 @@ pub async fn run(cli: Cli, report: Report) -> Result<Reason, Failure> {
 struct Listening {
     udp: [SocketAddr; 0],
     http: [SocketAddr; 1],
-    https: [SocketAddr; 0],
+    https: Vec<SocketAddr>,
     admin: Option<SocketAddr>,
     peer_id: String,
 }
@@ -158,14 +181,22 @@ fn announce(relay: &StandAlone, report: &Report) {
     let (http, peer_id, style) = (relay.http_addr(), relay.peer_id().to_string(), report.style());
     report.line(format_args!("Relay, identity {}", style.bold(&peer_id)));
     report.line(format_args!("  HTTP   http://{http}{PATH}"));
+    if let Some(https) = relay.https_addr() {
+        report.line(format_args!("  HTTPS  https://{https}{PATH}"));
+    }
     if let Some(admin) = relay.admin_addr() {
         report.line(format_args!("  admin  http://{admin}/metrics"));
     }
-    let host = if http.ip().is_unspecified() { format!("HOST:{}", http.port()) } else { http.to_string() };
+    let url = match relay.https_addr() {
+        Some(https) if https.port() == 443 => "https://HOST".to_owned(),
+        Some(https) => format!("https://HOST:{}", https.port()),
+        None if http.ip().is_unspecified() => format!("http://HOST:{}", http.port()),
+        None => format!("http://{http}"),
+    };
     report.line(format_args!(
         "Advertise with: {}",
-        style.green(format_args!("rendezvous --relay 'http://{host}{PATH}#{peer_id}'"))
+        style.green(format_args!("rendezvous --relay '{url}{PATH}#{peer_id}'"))
     ));
-    let admin = relay.admin_addr();
-    report.event("listening", Listening { udp: [], http: [http], https: [], admin, peer_id });
+    let (https, admin) = (relay.https_addr().into_iter().collect(), relay.admin_addr());
+    report.event("listening", Listening { udp: [], http: [http], https, admin, peer_id });
 }

@@ -1,6 +1,5 @@
 //! What a stand-alone relay answers over HTTP.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -8,7 +7,7 @@ use hyper::{Request, StatusCode};
 use proto::wire::relay::PATH;
 use tokio::sync::watch;
 
-use crate::http::{HttpCounters, Page, Pages, page, text};
+use crate::http::{Asker, HttpCounters, Page, Pages, page, text};
 use crate::metrics::Metrics;
 use crate::net::BoxFuture;
 use crate::server::{RelayServer, write_metrics};
@@ -20,7 +19,7 @@ pub(super) struct Front {
 }
 
 impl Pages for Front {
-    fn answer<'a>(&'a self, request: &'a Request<Incoming>, _from: SocketAddr) -> BoxFuture<'a, Page> {
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, _asker: Asker) -> BoxFuture<'a, Page> {
         let page = match request.uri().path() {
             "/" => text(StatusCode::OK, format!("This is a Culvert relay, {}.\n", self.relay.peer_id())),
             _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
@@ -28,8 +27,8 @@ impl Pages for Front {
         Box::pin(std::future::ready(page))
     }
 
-    fn take_over(&self, request: &mut Request<Incoming>, from: SocketAddr) -> Option<Page> {
-        (request.uri().path() == PATH).then(|| self.relay.upgrade(request, from))
+    fn take_over(&self, request: &mut Request<Incoming>, asker: Asker) -> Option<Page> {
+        (request.uri().path() == PATH).then(|| self.relay.upgrade(request, asker.from))
     }
 }
 
@@ -51,7 +50,7 @@ impl Admin {
 }
 
 impl Pages for Admin {
-    fn answer<'a>(&'a self, request: &'a Request<Incoming>, _from: SocketAddr) -> BoxFuture<'a, Page> {
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, _asker: Asker) -> BoxFuture<'a, Page> {
         let page = match request.uri().path() {
             "/metrics" => page(StatusCode::OK, Metrics::CONTENT_TYPE, self.metrics()),
             "/healthz" => text(StatusCode::OK, "ok\n"),

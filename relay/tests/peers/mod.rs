@@ -33,7 +33,7 @@ pub(crate) fn key() -> SecretKey {
 /// A relay on free ports of loopback.
 pub(crate) fn relay(limits: RouterLimits) -> StandAlone {
     let any = Bind::exactly((Ipv4Addr::LOCALHOST, 0).into());
-    let config = RelayConfig { http: any, admin: Some(any), limits };
+    let config = RelayConfig { http: any, https: None, admin: Some(any), limits };
     StandAlone::start(config, key().peer_id(), &OsNet).unwrap()
 }
 

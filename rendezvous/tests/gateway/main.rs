@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod failures;
+mod http2;
+mod https;
 mod limits;
 mod passing;
 #[path = "../support/mod.rs"]

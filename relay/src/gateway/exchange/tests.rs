@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::time::Duration;
 
 use super::*;
+use crate::http::Asker;
 
 /// The way to one end of a pipe; or to nobody, where every write fails.
 struct Way(Option<tokio::io::WriteHalf<DuplexStream>>);
@@ -52,10 +53,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Carries an exchange whose request's head has been read, between these. How it ended.
 async fn exchanged(visitor: (Incoming, Way), server: (Incoming, Way)) -> Result<(u16, Ended), Failed> {
-    let from = ([192, 0, 2, 1], 1).into();
-    let mut visitor = Visitor { inbox: Inbox::new(visitor.0), write: Box::new(visitor.1), from };
+    let asker = Asker { from: ([192, 0, 2, 1], 1).into(), tls: false };
+    let mut visitor = Visitor { inbox: Inbox::new(visitor.0), write: Box::new(visitor.1), asker };
     let request = RequestHead::parse(REQUEST.as_bytes()).unwrap();
-    let visit = Visit::new(from.ip(), &request, &[]);
+    let visit = Visit::new(asker.from.ip(), asker.tls, &request, &[]);
     let limits = GatewayLimits { answer: SHORT, body: SHORT, ..GatewayLimits::default() };
     let mut bytes = (0, 0);
     let mut exchange = Exchange {
