@@ -256,6 +256,49 @@ fn a_faster_path_of_the_same_kind_takes_over_and_a_slightly_faster_one_does_not(
 }
 
 #[test]
+fn a_primary_whose_first_answers_were_late_is_asked_again_before_another_is_called_faster() {
+    let mut wire = Wire::new(118);
+    wire.introduce();
+    wire.run_until(|wire| wire.joined(), 5_000);
+    wire.run_for(1_000);
+    wire.rtt = Duration::from_millis(4);
+    wire.run_for(8_000);
+    wire.delays.insert("192.168.1.9:5000".parse().unwrap(), 2);
+    let now = wire.now;
+    let host = Candidate::new(CandidateKind::Host, "192.168.1.9:5000".parse().unwrap());
+    wire.sides[0].agent.add_candidate(host, now);
+    wire.run_for(3_000);
+    assert_eq!(wire.sides[0].reasons, [Reason::FirstProven]);
+}
+
+#[test]
+fn a_remote_that_moves_without_end_has_one_budget() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    for _ in 0..90 {
+        wire.run_for(10);
+        let now = wire.now;
+        wire.sides.iter_mut().for_each(|side| side.agent.handle_remote_change(now));
+    }
+    let bytes: usize = wire.log.iter().filter(|sent| sent.side == 1).map(|sent| sent.size + 48).sum();
+    assert!(bytes <= 3_000, "{bytes}");
+}
+
+#[test]
+fn a_path_of_the_exchange_before_is_tried_at_once() {
+    for side in 0..2 {
+        let mut wire = Wire::new(40);
+        let known = path([SHARER, CONNECTOR][side]);
+        let now = wire.now;
+        wire.sides[side].agent.recheck(known, now);
+        wire.sides[1 - side].agent.add_link(LinkId::MAIN, PathKind::Direct, now);
+        wire.run_for(45);
+        assert_eq!(wire.sides[side].route.primary, Some(known));
+    }
+}
+
+#[test]
 fn a_removed_link_takes_its_paths_along() {
     let mut wire = Wire::joined_pair();
     let now = wire.now;

@@ -104,6 +104,29 @@ fn a_lossy_and_slow_path_does_not_flap() {
 }
 
 #[test]
+fn after_a_short_break_both_sides_send_everything_once_again() {
+    for dead in [[true, true], [true, false], [false, true]] {
+        let mut world = World::relayed(1);
+        world.run_for(1_000);
+        world.dead = dead;
+        world.run_for(1_200);
+        assert!(world.sides.iter().any(|side| side.route.also.is_some()), "{dead:?}: nobody noticed");
+        world.dead = [false, false];
+        world.run_for(2_000);
+        for side in &world.sides {
+            assert!(side.is_on(DIRECT) && side.route.also.is_none(), "{dead:?}: {:?}", side.reasons);
+        }
+        let before = world.sides.each_ref().map(|side| side.reasons.len());
+        world.run_for(60_000);
+        assert_eq!(
+            world.sides.each_ref().map(|side| side.reasons.len()),
+            before,
+            "{dead:?}: it does not rest"
+        );
+    }
+}
+
+#[test]
 fn with_a_relay_a_direct_path_is_looked_for_as_without() {
     let mut world = World::new(1);
     world.dead = [true, true];

@@ -35,6 +35,13 @@ use crate::wire::signal::Username;
 /// than this.
 const MAX_REPLACED: u8 = 8;
 
+/// How often the remote's network may change, as far as we care.
+const REMOTE_CHANGES: Duration = Duration::from_secs(1);
+
+/// Addresses on which bytes were spent without a proof, at most: more than the candidates of both kinds, and less than
+/// a remote can name that invents sources.
+const MAX_SPENT: usize = 64;
+
 /// Checks after the proof where the path has to show more than one answer: enough for those at a heavy loss.
 const CAUTIOUS_CONFIRMATIONS: u8 = 12;
 
@@ -63,6 +70,10 @@ pub struct PathAgent {
     pub(super) suspect_since: Option<Instant>,
     /// When the remote last sent data by a worse path than our primary.
     pub(super) doubted_at: Option<Instant>,
+    /// When the remote last said that it has moved.
+    remote_changed_at: Option<Instant>,
+    /// When the primary was last cleared of a suspicion.
+    pub(super) recovered_at: Option<Instant>,
     /// When a path better than a relay's last died.
     pub(super) fell_at: Option<Instant>,
     pub(super) keepalive: Duration,
@@ -103,6 +114,8 @@ impl PathAgent {
             asked_beside: None,
             suspect_since: None,
             doubted_at: None,
+            remote_changed_at: None,
+            recovered_at: None,
             fell_at: None,
             keepalive: config.keepalive,
             keepalive_at: None,
@@ -240,13 +253,42 @@ impl PathAgent {
         }
     }
 
-    /// The network changed, on our side or on the remote's: everything is checked again at once.
+    /// The network changed on our side: everything is checked again at once.
     pub fn handle_network_change(&mut self, now: Instant) {
+        self.spent.clear();
+        self.check_everything(now);
+    }
+
+    /// The remote says that its network changed. What was spent on addresses that never answered stays spent, and a
+    /// remote that says so without end gets no further than once a second.
+    pub fn handle_remote_change(&mut self, now: Instant) {
+        if self.remote_changed_at.is_some_and(|at| now < at + REMOTE_CHANGES) {
+            return;
+        }
+        self.remote_changed_at = Some(now);
+        self.check_everything(now);
+    }
+
+    fn check_everything(&mut self, now: Instant) {
         self.failed = 0;
         self.begin_attempt(now);
         if let Some(path) = self.route.primary {
             self.check(path, None, now);
         }
+    }
+
+    /// A path that the exchange before this one had proven: it is checked at once, and without primes.
+    pub fn recheck(&mut self, path: PathId, now: Instant) {
+        if !self.links.iter().any(|(known, _)| *known == path.link) {
+            self.links.push((path.link, PathKind::Direct));
+        }
+        let known = self.remotes.iter().find(|other| other.addr == path.remote).map(|known| known.kind);
+        let kind = known.unwrap_or(CandidateKind::PeerReflexive);
+        if known.is_none() {
+            self.remotes.push(Candidate { kind, addr: path.remote });
+        }
+        self.pairs.remove(&path);
+        self.add_pair(path, PathKind::Direct, kind, true, now);
     }
 
     /// How long a path may be quiet from here on, as [`super::Lifetime`] learns it.
@@ -258,6 +300,7 @@ impl PathAgent {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
+            self.spent.clear();
             self.begin_attempt(now);
             self.events.push_back(PathEvent::FreshLinkWanted);
         }
@@ -389,7 +432,9 @@ impl PathAgent {
         if known.is_none() {
             let learned = |candidate: &&Candidate| candidate.kind == CandidateKind::PeerReflexive;
             let is_full = self.remotes.iter().filter(learned).count() >= self.config.max_learned;
-            if scope(path.remote) == Scope::Unusable || is_full && !self.forget_learned() {
+            let is_one_too_many = self.spent.len() >= MAX_SPENT && !self.spent.contains_key(&path.remote);
+            let is_unusable = scope(path.remote) == Scope::Unusable || is_one_too_many;
+            if is_unusable || is_full && !self.forget_learned() {
                 return false;
             }
             self.remotes.push(Candidate { kind: candidate, addr: path.remote });
@@ -438,8 +483,10 @@ impl PathAgent {
         if self.route.primary == Some(path) {
             self.owed_since = None;
             self.recover(now);
+            self.compare_with_fresh(now);
+        } else {
+            self.promote(path, now);
         }
-        self.promote(path, now);
     }
 
     pub(super) fn check(&mut self, path: PathId, ttl: Option<u8>, now: Instant) {

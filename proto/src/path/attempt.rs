@@ -30,10 +30,9 @@ impl PathAgent {
         self.retry_at = None;
     }
 
-    /// Everything that is not proven is checked from the beginning.
+    /// Everything that is not proven is checked from the beginning, with what is left of the budgets.
     pub(super) fn begin_attempt(&mut self, now: Instant) {
         self.stats.attempts += 1;
-        self.spent.clear();
         let paths: Vec<PathId> =
             self.pairs.iter().filter(|(_, pair)| !pair.proven).map(|(path, _)| *path).collect();
         for path in paths {

@@ -20,6 +20,10 @@ const CAUTIOUS_ANSWERS: u32 = 3;
 /// of traffic to the next.
 const DOUBT: Duration = Duration::from_millis(600);
 
+/// How long after our own suspicion has ended the remote may still be doubting because of it: [`DOUBT`], a report of
+/// traffic on either side, and a round trip by the worse path.
+const ECHO: Duration = Duration::from_secs(2);
+
 /// How long after a change of ours the remote may still be on its way to the same one.
 const CHANGING: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,9 @@ impl PathAgent {
             }
             // Between equals the connector chooses, or the two might never agree.
             Some(current) if leads && pair.kind == current.kind && self.is_faster(pair, current) => {
+                if !current.is_fresh(now) {
+                    return self.ask_primary(now);
+                }
                 Reason::Faster
             }
             Some(_) if self.suspect_since.is_some() => return self.duplicate(),
@@ -68,14 +75,34 @@ impl PathAgent {
     }
 
     fn is_faster(&self, new: &Pair, current: &Pair) -> bool {
-        let (Some(new), Some(current)) = (new.rtt, current.rtt) else { return false };
+        let (Some(new), Some(current)) = (new.best(), current.best()) else { return false };
         let (share, margin) = self.config.hysteresis;
         new < current.mul_f64(share) && new + margin < current
+    }
+
+    /// What is known of the primary's round trip is old: it is asked before another path is called faster.
+    fn ask_primary(&mut self, now: Instant) {
+        if let Some(primary) = self.route.primary {
+            self.check(primary, None, now);
+        }
+    }
+
+    /// The primary has just answered: now it can be compared with a path that did so before it.
+    pub(super) fn compare_with_fresh(&mut self, now: Instant) {
+        let fresh = self.others().filter(|(_, pair)| pair.is_fresh(now));
+        if let Some(path) =
+            fresh.min_by_key(|(path, pair)| (pair.kind, pair.best(), **path)).map(|(path, _)| *path)
+        {
+            self.promote(path, now);
+        }
     }
 
     fn set_primary(&mut self, path: PathId, reason: Reason, now: Instant) {
         self.route = Route { primary: Some(path), also: None };
         self.changed_at = Some(now);
+        self.recovered_at = None;
+        // What another exchange has been given of it since is this one's again.
+        self.events.push_back(PathEvent::Accept(path));
         self.suspect_since = None;
         self.doubted_at = None;
         self.owed_since = None;
@@ -115,6 +142,12 @@ impl PathAgent {
         let kind = |path| self.pairs.get(&path).map(|pair| pair.kind);
         let is_worse = self.route.primary.and_then(kind).is_some_and(|primary| kind(path) > Some(primary));
         if !is_worse || self.changed_at.is_some_and(|at| now < at + CHANGING) {
+            return;
+        }
+        // Who suspects by what it missed itself ends that by what it hears itself. Only the other one follows, or
+        // each would keep the other at it for as long as there is data.
+        let is_own = self.suspect_since.is_some() && self.doubted_at.is_none();
+        if is_own || self.recovered_at.is_some_and(|at| now < at + ECHO) {
             return;
         }
         self.doubted_at = Some(now);
@@ -219,6 +252,8 @@ impl PathAgent {
             self.suspect_since = Some(now);
         } else if self.suspect_since.take().is_some() {
             self.owed_since = None;
+            self.doubted_at = None;
+            self.recovered_at = Some(now);
             self.route.also = None;
             self.announce(Reason::Recovered);
         }
@@ -243,6 +278,7 @@ impl PathAgent {
                 self.announce(reason);
             }
         }
+        self.spent.clear();
         self.begin_attempt(now);
     }
 

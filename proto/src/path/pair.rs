@@ -12,6 +12,12 @@ use crate::stun::Transaction;
 /// How many unanswered checks are remembered: an answer later than that many is of no use.
 const MAX_IN_FLIGHT: usize = 16;
 
+/// How many round trips are compared by the best of them: a busy machine or a full queue only ever adds to one.
+const SAMPLES: usize = 4;
+
+/// How long one may tell how fast a path is.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// Why a check leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
@@ -49,6 +55,9 @@ pub(super) struct Pair {
     pub(super) answers: u32,
     /// Smoothed round trip (RFC 6298 §2: an eighth of each new sample).
     pub(super) rtt: Option<Duration>,
+    /// The latest samples of it, the newest last, and when that was taken.
+    samples: VecDeque<Duration>,
+    sampled: Option<Instant>,
     /// The lowest and the highest hop limit of the primes still to send.
     primes: Option<(u8, u8)>,
     full_checks_from: Option<Instant>,
@@ -75,6 +84,8 @@ impl Pair {
             proven: false,
             answers: 0,
             rtt: None,
+            samples: VecDeque::new(),
+            sampled: None,
             primes: None,
             full_checks_from: None,
             scheduled: 0,
@@ -188,6 +199,11 @@ impl Pair {
         if let Some((_, sent)) = self.in_flight.remove(at) {
             let sample = now.saturating_duration_since(sent);
             self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+            if self.samples.len() == SAMPLES {
+                self.samples.pop_front();
+            }
+            self.samples.push_back(sample);
+            self.sampled = Some(now);
         }
         self.unanswered_since = None;
         self.heard = Some(now);
@@ -201,12 +217,23 @@ impl Pair {
         }
     }
 
+    /// The best of the latest round trips: what the path takes where nothing keeps it.
+    pub(super) fn best(&self) -> Option<Duration> {
+        self.samples.iter().min().copied()
+    }
+
+    /// Whether it answered just now.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        self.sampled.is_some_and(|at| now <= at + FRESH)
+    }
+
     /// The path is dead: it has to be proven again.
     pub(super) fn fail(&mut self) {
         self.proven = false;
         self.answers = 0;
         self.heard = None;
         self.unanswered_since = None;
+        self.samples.clear();
         self.in_flight.clear();
         self.hush();
     }
