@@ -5,6 +5,7 @@
 //! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`.
 
 mod exchanges;
+mod farewell;
 mod lifetime;
 mod mapped;
 mod paths;
@@ -39,10 +40,11 @@ use super::accept::{Knock, Visit};
 use super::remote::{Introduction, Remote, RemoteKey};
 use super::server_session::{Address, Attempt, Lost, SessionInput};
 use super::status::Status;
-use super::{EndpointEvent, PathPolicy, ShareSpec, Standing, close_remote_later};
+use super::{EndpointEvent, FAREWELL, PathPolicy, ShareSpec, Standing};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
 use exchanges::{Dialling, PendingDial};
+use farewell::Farewell;
 use lifetime::Learning;
 use paths::FreshLink;
 use punching::Ports;
@@ -138,7 +140,11 @@ pub(super) struct Driver {
     /// Dials that wait for the session.
     pending: Vec<PendingDial>,
     dials: Vec<Dialling>,
+    /// How many there have been.
+    dialled: u64,
     remotes: BTreeMap<RemoteKey, Remote>,
+    /// Those that are gone and may still have something to say.
+    farewells: Vec<Farewell>,
     /// The tickets under which remotes were dialled, to ask again when their paths are lost.
     tickets: BTreeMap<RemoteKey, Ticket>,
     fresh_links: BTreeMap<LinkId, FreshLink>,
@@ -175,7 +181,9 @@ impl Driver {
             registered: false,
             pending: Vec::new(),
             dials: Vec::new(),
+            dialled: 0,
             remotes: BTreeMap::new(),
+            farewells: Vec::new(),
             tickets: BTreeMap::new(),
             fresh_links: BTreeMap::new(),
             lifetime: Learning::default(),
@@ -227,7 +235,7 @@ impl Driver {
         // What the connections say when they end may go through a relay.
         let relays = std::mem::take(&mut self.relays);
         tokio::spawn(async move {
-            tokio::time::sleep(super::FAREWELL).await;
+            tokio::time::sleep(FAREWELL).await;
             drop(relays);
         });
     }
@@ -268,7 +276,7 @@ impl Driver {
             }
             Command::Forget { address } => match self.by_address(address) {
                 Some((key, _)) => self.forget(key, (close::DONE, "done"), now),
-                None => self.forget_early(address),
+                None => self.forget_early(address, now),
             },
             Command::Status { reply } => {
                 let _ = reply.send(self.status(now));
@@ -340,6 +348,8 @@ impl Driver {
         }
         self.punch_timeout(now);
         self.forget_expired(now);
+        self.end_farewells(now);
+        self.rejoin(now);
         self.lifetime_timeout(now);
         self.expire_fresh_links(now);
     }
@@ -359,6 +369,7 @@ impl Driver {
         }
         next = earliest(next, earliest(self.fresh_links_timeout(), self.lifetime.poll_timeout()));
         next = earliest(next, self.punch_poll_timeout());
+        next = earliest(next, earliest(self.farewells_timeout(), self.rejoins_timeout()));
         earliest(next, self.traffic_at)
     }
 
@@ -456,14 +467,8 @@ impl Driver {
         if let Some(connection) = &remote.connection {
             connection.close(code.into(), why.as_bytes());
         }
-        for link in remote.links {
-            self.close_link(link);
-        }
-        if let Some(path) = remote.relayed {
-            self.leave_relay(path);
-        }
         self.lifetime_loses(key, now);
-        close_remote_later(&self.parts.socket, remote.address);
+        self.part(Farewell::new(remote.address, remote.relayed, remote.links, now));
         self.dials.retain(|dialling| dialling.repunch != Some(key));
         self.pending.retain(|pending| pending.repunch != Some(key));
     }

@@ -54,6 +54,9 @@ pub use status::{PathChange, PeerStatus, Status};
 /// any but the slowest path (RFC 9000 §10.2).
 const FAREWELL: Duration = Duration::from_secs(1);
 
+/// How long a handshake may take: longer than a sharer keeps a place for it.
+const HANDSHAKE: Duration = Duration::from_secs(35);
+
 /// What an endpoint is made of.
 #[derive(Debug)]
 pub struct EndpointConfig {
@@ -392,7 +395,9 @@ impl Endpoint {
             .quinn
             .connect_with(config, address, tls::SERVER_NAME)
             .map_err(|error| Error::Local(format!("cannot connect: {error}")))?;
-        let connection = connecting.await.map_err(|error| dialing::handshake_error(&error))?;
+        let connecting = tokio::time::timeout(HANDSHAKE, connecting);
+        let connection = connecting.await.map_err(|_| Error::NoPath)?;
+        let connection = connection.map_err(|error| dialing::handshake_error(&error))?;
         self.command(Command::Attach { address, connection: connection.clone() }).await?;
         let hello = dialing::prove(&connection, ticket, exchange).await?;
         Ok((connection, hello))

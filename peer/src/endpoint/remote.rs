@@ -57,6 +57,10 @@ pub(super) struct Remote {
     pub(super) links: Vec<LinkId>,
     /// The way to it through a relay, whether that is up or not.
     pub(super) relayed: Option<PathId>,
+    /// When that is tried again: the remote was not there.
+    pub(super) rejoins: Option<Instant>,
+    /// When the exchange began.
+    pub(super) met_at: Instant,
     /// The path that was reported last.
     pub(super) last_path: Option<(PathKind, PathId)>,
     /// Its paths so far.
@@ -85,6 +89,8 @@ impl Remote {
             expires: Some(expires),
             links: Vec::new(),
             relayed: None,
+            rejoins: None,
+            met_at: now,
             last_path: None,
             history: History::new(now),
             traffic: BTreeMap::new(),

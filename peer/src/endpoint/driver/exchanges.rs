@@ -18,10 +18,11 @@ use proto::wire::session::ToServer;
 use proto::wire::signal::{Answer, Claims, Offer, Refusal, RelayHint, Trickle, Verdict};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::farewell::Farewell;
 use super::{Driver, Shared, unix_secs};
 use crate::endpoint::accept::{Access, Knock, Visit};
 use crate::endpoint::remote::{Introduction, Meeting, Met, Remote, RemoteKey};
-use crate::endpoint::{EndpointEvent, PathPolicy, ShareSpec, Standing, close_remote_later};
+use crate::endpoint::{EndpointEvent, PathPolicy, ShareSpec, Standing};
 use crate::error::Error;
 
 /// How many remotes one process has at once.
@@ -29,6 +30,9 @@ const MAX_REMOTES: usize = 1024;
 
 /// How long a connection may take from when both sides know each other.
 const CONNECT: Duration = Duration::from_secs(30);
+
+/// How long a search for a direct path goes on that nothing else disturbs: all of its attempts.
+const SEARCH: Duration = Duration::from_secs(9);
 
 /// The longest wait before a remote whose paths are lost is asked again. It may come back from a sleep at any
 /// moment, with a stream that waits; after three minutes QUIC gives the connection up, and this ends.
@@ -46,6 +50,7 @@ pub(super) struct PendingDial {
 
 /// A dial under way.
 pub(super) struct Dialling {
+    number: u64,
     pub(super) dial: Dial,
     pub(super) repunch: Option<RemoteKey>,
     ticket: Ticket,
@@ -223,11 +228,17 @@ impl Driver {
             for candidate in self.believed(claims, observed) {
                 agent.add_candidate(candidate, now);
             }
+            // What worked until now most likely still does.
+            let former = self.remotes.get(&key).and_then(|remote| remote.agent.primary());
+            if let Some((path, ..)) = former.filter(|(_, kind, _)| *kind == PathKind::Direct) {
+                agent.recheck(path, now);
+            }
         }
         self.end_punch(key);
         let punch = self.new_punch(&mut agent, observed, now);
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.agent = agent;
+            remote.met_at = now;
             remote.punch = punch;
             remote.signals = signals;
             remote.observed = observed;
@@ -289,15 +300,17 @@ impl Driver {
             tracing::debug!(peer = ?from.0, "a trickle proves nothing and is ignored");
             return;
         }
-        if remote.observed.replace(observed) != Some(observed) {
+        // Of who is at the server through its relay nothing is seen.
+        let has_moved = seen(observed).is_some_and(|seen| remote.observed.replace(seen) != Some(seen));
+        if has_moved {
             tracing::debug!(peer = ?from.0, "it has moved");
-            remote.agent.handle_network_change(now);
+            remote.agent.handle_remote_change(now);
         }
         if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
             tracing::debug!(peer = ?from.0, ?nat, round, "its NAT");
             punch.handle_told(nat, round, now);
         }
-        let candidates = self.believed(&trickle.claims, Some(observed));
+        let candidates = self.believed(&trickle.claims, seen(observed));
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         let role = remote.role;
         for candidate in candidates {
@@ -329,21 +342,45 @@ impl Driver {
                 self.start_dial(pending, now);
             }
         }
-        for index in (0..self.dials.len()).rev() {
-            while let Some(offer) = self.dials[index].dial.poll_transmit() {
-                idle = false;
-                let to = self.dials[index].ticket.sharer;
-                self.session.signal(ToServer::Offer { to, offer });
-            }
-            while let Some(event) = self.dials[index].dial.poll_event() {
-                idle = false;
-                if self.handle_dial_event(index, event, now) {
-                    self.dials.remove(index);
-                    break;
-                }
-            }
+        for number in self.dials.iter().map(|dialling| dialling.number).collect::<Vec<_>>() {
+            idle &= self.drain_dial(number, now);
         }
         idle
+    }
+
+    /// Moves one dial on. What one does may end another.
+    fn drain_dial(&mut self, number: u64, now: Instant) -> bool {
+        let mut idle = true;
+        while let Some(index) = self.dials.iter().position(|dialling| dialling.number == number) {
+            let dialling = &mut self.dials[index];
+            if let Some(offer) = dialling.dial.poll_transmit() {
+                let to = dialling.ticket.sharer;
+                self.session.signal(ToServer::Offer { to, offer });
+            } else if let Some(event) = dialling.dial.poll_event() {
+                if self.handle_dial_event(index, event, now) {
+                    self.end_dial(number, now);
+                }
+            } else {
+                break;
+            }
+            idle = false;
+        }
+        idle
+    }
+
+    /// A dial is over. What it began with and no remote has taken over goes with it.
+    fn end_dial(&mut self, number: u64, now: Instant) {
+        let Some(index) = self.dials.iter().position(|dialling| dialling.number == number) else { return };
+        if let Some(early) = self.dials.remove(index).early {
+            self.end_early(early, now);
+        }
+    }
+
+    fn end_early(&mut self, early: Early, now: Instant) {
+        if let Some(connection) = &early.connection {
+            connection.close(close::DONE.into(), b"done");
+        }
+        self.part(Farewell::new(early.address, Some(early.path), Vec::new(), now));
     }
 
     fn start_dial(&mut self, pending: PendingDial, now: Instant) {
@@ -353,7 +390,9 @@ impl Driver {
         let claims = Claims { relay, ..self.claims() };
         let dial = Dial::new(ticket.clone(), me, claims, random(&mut self.rng), now);
         let met = watch::Sender::new(None);
+        self.dialled += 1;
         self.dials.push(Dialling {
+            number: self.dialled,
             dial,
             repunch,
             ticket,
@@ -403,14 +442,15 @@ impl Driver {
     }
 
     /// Whoever wanted this connection does not any more.
-    pub(super) fn forget_early(&mut self, address: SocketAddr) {
+    pub(super) fn forget_early(&mut self, address: SocketAddr, now: Instant) {
         let is_its =
             |dialling: &Dialling| dialling.early.as_ref().is_some_and(|early| early.address == address);
-        let Some(index) = self.dials.iter().position(is_its) else { return };
-        if let Some(early) = self.dials.remove(index).early {
-            self.leave_relay(early.path);
-            close_remote_later(&self.parts.socket, early.address);
-        }
+        let Some(number) =
+            self.dials.iter().find(|dialling| is_its(dialling)).map(|dialling| dialling.number)
+        else {
+            return;
+        };
+        self.end_dial(number, now);
     }
 
     /// Whether a sharer seems to be on this machine.
@@ -443,11 +483,18 @@ impl Driver {
                 let signals = Signals::new(exchange, secret, offer);
                 let observed = observed.and_then(seen);
                 self.dials[index].is_beside = self.is_beside(&claims, observed);
-                let early = self.dials[index].early.take().filter(|early| early.key == sharer);
+                let early = match self.dials[index].early.take() {
+                    Some(early) if early.key != sharer => {
+                        self.end_early(early, now);
+                        None
+                    }
+                    early => early,
+                };
                 let address = early.as_ref().map(|early| early.address);
                 let address =
                     self.meet(sharer, Role::Connector, keys, signals, &claims, observed, address, now);
                 if address.is_none() {
+                    self.dials[index].early = early;
                     self.refuse_dial(index, Error::Local("too many peers at once".into()));
                     return true;
                 }
@@ -529,15 +576,24 @@ impl Driver {
     }
 
     /// A connector's paths are all lost, or may be: it asks again, which also makes the sharer punch from its
-    /// side. If it waits to do so already, it waits no longer.
-    pub(super) fn repunch(&mut self, key: RemoteKey, now: Instant) {
+    /// side. If it waits to do so already, it waits no longer than until `at`.
+    pub(super) fn repunch(&mut self, key: RemoteKey, at: Instant) {
         let under_way = self.dials.iter().any(|dialling| dialling.repunch == Some(key));
         if let Some(waiting) = self.pending.iter_mut().find(|pending| pending.repunch == Some(key)) {
-            waiting.not_before = Some(now);
+            waiting.not_before = Some(waiting.not_before.map_or(at, |before| before.min(at)));
             return;
         }
         let Some(ticket) = self.tickets.get(&key).filter(|_| !under_way) else { return };
-        self.pending.push(PendingDial::new(ticket.clone(), None, Some(key), now));
+        self.pending.push(PendingDial::new(ticket.clone(), None, Some(key), at));
+    }
+
+    /// A connector has no path any more. A sharer that is not at the relay where it said it would be is not asked
+    /// again before the search for a direct path, which each asking starts anew, has had its time.
+    pub(super) fn repunch_lost(&mut self, key: RemoteKey, was_relayed: bool, now: Instant) {
+        let Some(remote) = self.remotes.get(&key) else { return };
+        let rest = if self.parts.paths == PathPolicy::Relay { AGAIN } else { SEARCH };
+        let at = if was_relayed { now.max(remote.met_at + rest) } else { now };
+        self.repunch(key, at);
     }
 
     /// A connection proves itself, or does not.

@@ -9,6 +9,7 @@ use proto::path::{CheckTransmit, LinkId, MappingQuery, PathEvent, PathKind, Reas
 use proto::stun::{self, Preview, Role};
 
 use super::Driver;
+use super::relays::FIRST_LINK;
 use crate::endpoint::remote::RemoteKey;
 use crate::endpoint::{EndpointEvent, PathReport};
 use crate::path_socket::Datagram;
@@ -98,6 +99,11 @@ impl Driver {
                 if reason == Reason::Suspect {
                     self.session.handle_doubt(now);
                 }
+                if matches!(reason, Reason::Suspect | Reason::Silence) {
+                    // The way to a relay may have died with the path, and TCP would say so much later.
+                    self.try_relays();
+                }
+                let Some(remote) = self.remotes.get_mut(&key) else { return };
                 let current = route.primary.zip(primary).map(|(path, (kind, _))| (kind, path));
                 remote.history.record(now, current, reason);
                 let peer = key.0;
@@ -120,7 +126,9 @@ impl Driver {
                     _ => {
                         tracing::info!(?peer, %reason, "no path");
                         if remote.role == Role::Connector {
-                            self.repunch(key, now);
+                            let was_relayed =
+                                remote.last_path.is_some_and(|(kind, _)| kind == PathKind::Relay);
+                            self.repunch_lost(key, was_relayed && reason == Reason::LinkGone, now);
                         }
                     }
                 }
@@ -133,7 +141,7 @@ impl Driver {
 
     /// Opens another local port for a remote and asks the server under which mapping it is seen.
     pub(super) fn open_fresh_link(&mut self, key: RemoteKey, now: Instant) -> Option<LinkId> {
-        if !self.has_room_for_fresh_link() {
+        if !self.has_room_for_fresh_link() || self.mapping_server().is_none() {
             return None;
         }
         let id = self.bind_link()?;
@@ -174,20 +182,30 @@ impl Driver {
         };
         let mut id = LinkId(self.next_link);
         while self.fresh_links.contains_key(&id) || self.ports.owns(id) {
-            id = LinkId(id.0.checked_add(1).unwrap_or(1));
+            id = LinkId(following(id));
         }
-        self.next_link = id.0.checked_add(1).unwrap_or(1);
+        self.next_link = following(id);
         self.parts.socket.add_link(id, bound);
         Some(id)
     }
 
-    fn ask_mappings(&mut self, now: Instant) {
+    /// The server's address in the family of further links.
+    fn mapping_server(&self) -> Option<SocketAddr> {
         let v4 = self.observed_is_v4();
-        let Some(server) = self.parts.server.udp.iter().find(|addr| addr.is_ipv4() == v4) else { return };
+        self.parts.server.udp.iter().find(|addr| addr.is_ipv4() == v4).copied()
+    }
+
+    fn ask_mappings(&mut self, now: Instant) {
+        let server = self.mapping_server();
         for (id, fresh) in &mut self.fresh_links {
+            let Some(server) = server else {
+                // Nobody is left to ask since the server is seen in the other family.
+                fresh.query = None;
+                continue;
+            };
             while let Some(request) = fresh.query.as_mut().and_then(|query| query.poll_transmit(now)) {
                 if let Some(link) = self.parts.socket.link(*id) {
-                    let _ = link.send_datagram(*server, &request);
+                    let _ = link.send_datagram(server, &request);
                 }
             }
         }
@@ -255,5 +273,22 @@ impl Driver {
     pub(super) fn close_link(&mut self, link: LinkId) {
         self.fresh_links.remove(&link);
         self.parts.socket.remove_link(link);
+    }
+}
+
+/// The number of the next link of a socket, once around below those of relays.
+const fn following(link: LinkId) -> u16 {
+    if link.0 + 1 < FIRST_LINK { link.0 + 1 } else { 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_of_sockets_never_have_the_numbers_of_relays() {
+        assert_eq!(following(LinkId::MAIN), 1);
+        assert_eq!(following(LinkId(FIRST_LINK - 2)), FIRST_LINK - 1);
+        assert_eq!(following(LinkId(FIRST_LINK - 1)), 1);
     }
 }

@@ -23,8 +23,11 @@ use crate::endpoint::server_session::RelayedServer;
 /// Relays that one process is at: its own and those of the sharers that it visits.
 const MAX_RELAYS: usize = 8;
 
-/// The links to relays, far from those of sockets.
-const FIRST_LINK: u16 = 0xff00;
+/// The links to relays. Those of sockets stay below.
+pub(super) const FIRST_LINK: u16 = 0xff00;
+
+/// How long a remote that is not at its relay is left alone there: it may be on its way back.
+const REJOIN: Duration = Duration::from_secs(1);
 
 /// What a connection to a relay tells.
 #[derive(Debug)]
@@ -196,7 +199,23 @@ impl Driver {
                 let mut users = self.remotes.values_mut().filter(|remote| remote.relayed == Some(path));
                 if let Some(remote) = users.find(|remote| remote.agent.route().primary == Some(path)) {
                     remote.agent.remove_path(path, now);
+                    remote.rejoins = Some(now + REJOIN);
                 }
+            }
+        }
+    }
+
+    /// When a remote is looked for again at its relay.
+    pub(super) fn rejoins_timeout(&self) -> Option<Instant> {
+        self.remotes.values().filter_map(|remote| remote.rejoins).min()
+    }
+
+    pub(super) fn rejoin(&mut self, now: Instant) {
+        for remote in self.remotes.values_mut().filter(|remote| remote.rejoins.is_some_and(|at| at <= now)) {
+            remote.rejoins = None;
+            let is_up = |path: &PathId| self.relays.by_link(path.link).is_some_and(|entry| entry.up);
+            if let Some(path) = remote.relayed.filter(is_up) {
+                remote.agent.add_relayed(path, now);
             }
         }
     }
