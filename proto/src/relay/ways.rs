@@ -28,6 +28,11 @@ impl Ways {
         self.0.insert(from, until);
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether `from` is let in now.
     pub(super) fn is_open(&self, from: &Address, now: Instant) -> bool {
         self.0.get(from).is_some_and(|until| now < *until)

@@ -9,6 +9,10 @@ use crate::relay::stats::DropReason;
 use crate::relay::{SessionKey, hold};
 use crate::wire::relay::{Address, readdress};
 
+/// One receiver's queue may be as long as this part of the room that is left to all: however many don't read, as much
+/// is left as for so many more of them (Choudhury and Hahne, "Dynamic queue length thresholds", 1998).
+const SHARE: usize = 64;
+
 impl Router {
     /// Carries a peer's frame to where it is addressed, or holds it, or drops it.
     pub(super) fn forward(
@@ -19,26 +23,39 @@ impl Router {
         (lane, mut frame): (Lane, Vec<u8>),
         now: Instant,
     ) {
-        if let Some(session) = self.sessions.get_mut(&key) {
-            // Who sends lets the other one answer.
-            session.ways.open(to, now + WAY);
+        let receiver = self.addresses.get(&to).copied();
+        let is_open = receiver
+            .and_then(|receiver| self.sessions.get(&receiver))
+            .is_some_and(|session| session.lets_in(&from, now));
+        // Whoever calls at doors that are closed, or not there, pays before anything is done for him.
+        let affords = is_open || self.takes_strangers(key, now);
+        if affords {
+            if let Some(session) = self.sessions.get_mut(&key) {
+                // Who sends lets the other one answer.
+                session.ways.open(to, now + WAY);
+            }
+            self.release(key, &to);
         }
-        self.release(key, &to);
-        let Some(receiver) = self.addresses.get(&to).copied() else {
+        let Some(receiver) = receiver else {
             self.stats.add_dropped(DropReason::Offline, 1);
             return self.tell_gone(key, to, now);
         };
         readdress(&mut frame, &from);
-        if self.sessions.get(&receiver).is_some_and(|session| session.lets_in(&from, now)) {
+        if is_open {
             return self.push(receiver, from, lane, frame);
         }
-        let Rate { burst, refill } = self.limits.strangers_each;
-        let Some(session) = self.sessions.get_mut(&key) else { return };
-        let source = session.source;
-        if !session.strangers.take(burst, refill, now) || !self.quota.stranger(source, now) {
+        if !affords {
             return self.stats.add_dropped(DropReason::Stranger, 1);
         }
+        let source = self.sessions.get(&key).and_then(|session| session.source);
         self.hold(receiver, from, source.map(Prefix::of), (lane, frame), now);
+    }
+
+    /// Whether one more frame of this connection's to somebody who did not let it in is looked at.
+    fn takes_strangers(&mut self, key: SessionKey, now: Instant) -> bool {
+        let Rate { burst, refill } = self.limits.strangers_each;
+        let Some(session) = self.sessions.get_mut(&key) else { return false };
+        session.strangers.take(burst, refill, now) && self.quota.stranger(session.source, now)
     }
 
     fn hold(
@@ -80,10 +97,9 @@ impl Router {
             return self.stats.add_dropped(DropReason::RelayFull, 1);
         }
         let before = session.outbox.bytes();
+        let limit = self.limits.data_queue.min((self.limits.queued - self.stats.queued_bytes) / SHARE);
         let (lost, reason) = match lane {
-            Lane::Data => {
-                (session.outbox.push_data(from, frame, self.limits.data_queue), DropReason::DataFull)
-            }
+            Lane::Data => (session.outbox.push_data(from, frame, limit), DropReason::DataFull),
             Lane::Control => {
                 let outgoing = Outgoing { frame, forwarded: true };
                 let fits = session.outbox.push_control(outgoing, self.limits.control_queue);

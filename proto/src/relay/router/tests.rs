@@ -282,6 +282,32 @@ fn a_slow_reader_loses_packets_and_then_its_connection_and_nobody_else_notices()
 }
 
 #[test]
+fn however_many_do_not_read_the_others_have_room() {
+    let mut rig = Rig::new(RouterLimits { queued: 8 << 20, ..RouterLimits::default() });
+    (1..=102).for_each(|key| rig.join(key, address(key)));
+    for slow in 2..=101 {
+        rig.allow(slow, 1, 60);
+        (0..20).for_each(|_| rig.send(1, data(address(slow), 10_000)));
+    }
+    rig.allow(102, 1, 60);
+    for _ in 0..10 {
+        rig.send(1, data(address(102), 10_000));
+        assert_eq!(rig.read(102).len(), 1);
+    }
+    assert_eq!(rig.dropped(DropReason::RelayFull), 0);
+}
+
+#[test]
+fn calling_at_addresses_where_nobody_is_opens_no_ways() {
+    let mut rig = Rig::three();
+    for key in 100..10_000 {
+        rig.send(1, data(address(key), 10));
+    }
+    let burst = RouterLimits::default().strangers_each.burst as usize;
+    assert_eq!(rig.router.sessions[&1].ways.len(), burst);
+}
+
+#[test]
 fn a_reader_that_takes_a_little_at_a_time_is_not_cut() {
     let mut rig = Rig::three();
     rig.allow(2, 1, 60);
