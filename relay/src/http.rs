@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -188,7 +188,7 @@ pub struct Handed {
 }
 
 impl Apex for Handed {
-    fn serve(&self, stream: Stream, asker: Asker) -> BoxFuture<'_, ()> {
+    fn serve(&self, stream: Stream, asker: Asker) -> BoxFuture<'_, Option<(u16, u64)>> {
         let (pages, counters) = (Arc::clone(&self.pages), Arc::clone(&self.counters));
         // A second request may be for another host, and is not for us.
         Box::pin(connection(stream, asker, pages, self.limits, counters, self.stop.clone(), false))
@@ -213,7 +213,8 @@ async fn greet(
     }
 }
 
-/// Serves a connection for one request, or for as long as the client keeps it.
+/// Serves a connection for one request, or for as long as the client keeps it. Gives the last answer's status, and the
+/// bytes of its content.
 async fn connection(
     (read, write): Stream,
     asker: Asker,
@@ -222,15 +223,19 @@ async fn connection(
     counters: Arc<HttpCounters>,
     mut stop: watch::Receiver<bool>,
     keep_alive: bool,
-) {
+) -> Option<(u16, u64)> {
+    let answered = Arc::new(Mutex::new(None));
+    let told = Arc::clone(&answered);
     let service = service_fn(|mut request| {
-        let (pages, counters) = (Arc::clone(&pages), Arc::clone(&counters));
+        let (pages, counters, answered) = (Arc::clone(&pages), Arc::clone(&counters), Arc::clone(&told));
         async move {
             let mut page = respond(&*pages, &mut request, asker, &counters).await;
             // hyper's own switch would say so of a connection that is taken over as well.
             if !keep_alive && page.status() != StatusCode::SWITCHING_PROTOCOLS {
                 page.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
+            let bytes = page.body().size_hint().lower();
+            *answered.lock().unwrap_or_else(PoisonError::into_inner) = Some((page.status().as_u16(), bytes));
             Ok::<_, Infallible>(page)
         }
     });
@@ -254,6 +259,7 @@ async fn connection(
     if !matches!(timeout(life, whole).await, Ok(Ok(()))) {
         counters.broken.add();
     }
+    *answered.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Waits until the server stops; its being gone is the same.

@@ -1,5 +1,6 @@
 //! Culvert's packet plumbing: datagram links, TLS identity, the relay, and what every program shares.
 
+pub mod access_log;
 pub mod client;
 pub mod demux;
 pub mod gateway;

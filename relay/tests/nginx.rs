@@ -74,8 +74,8 @@ fn documented(dir: &Path, listen: SocketAddr, upstream: SocketAddr, read_timeout
     let mut text = fs::read_to_string(path).unwrap();
     let file = |name: &str| dir.join(name).display().to_string();
     for (from, to) in [
-        ("listen 443 ssl;", format!("listen {listen} ssl;")),
-        ("listen [::]:443 ssl;", String::new()),
+        ("listen 443 ssl http2;", format!("listen {listen} ssl http2;")),
+        ("listen [::]:443 ssl http2;", String::new()),
         ("server 127.0.0.1:8080;", format!("server {upstream};")),
         ("example.com *.example.com", HOST.to_owned()),
         ("/etc/ssl/culvert/fullchain.pem", file("cert.pem")),

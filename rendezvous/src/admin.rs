@@ -159,6 +159,7 @@ fn write_gateway(stats: &GatewayStats, out: &mut Metrics) {
             ("guesses", stats.guesses_limited),
         ],
     );
+    out.single("gateway_unlogged_total", "Requests that the access log has lost.", stats.unlogged);
     out.single("gateway_cut_total", "Answers that broke off in the middle.", stats.cut);
     out.labelled(
         "gateway_bytes_total",

@@ -8,6 +8,7 @@ use proto::admission::Admission;
 use proto::id::PeerId;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::{MAX_URL, RelayHint};
+use relay::access_log::{AccessLog, AccessLogTo};
 use relay::gateway::TunnelPorts;
 use relay::https::HttpsArgs;
 use relay::program::{Failure, GlobalArgs, Secret, VERSION, state};
@@ -106,6 +107,11 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9090")]
     admin: SocketAddr,
 
+    /// A line for each visitor's request, without queries: `-` is stderr, `off` nowhere, and else the end of this file,
+    /// which is opened anew on SIGHUP
+    #[arg(long, value_name = "FILE", default_value = "-", verbatim_doc_comment)]
+    access_log: AccessLogTo,
+
     /// Do not answer the `echo` datagram
     #[arg(long)]
     no_echo: bool,
@@ -134,9 +140,11 @@ impl Serve {
     /// The server that these options describe.
     ///
     /// # Errors
-    /// The options of TLS don't fit together, or there is no certificate where they say.
+    /// The options of TLS don't fit together, there is no certificate where they say, or the access log can't be
+    /// written.
     pub fn config(self) -> Result<ServerConfig, Failure> {
         let https = self.https.load()?;
+        let access_log = AccessLog::open(&self.access_log)?;
         let udp_alternate = match self.udp_alternate.as_slice() {
             [] => Alternate::NextPort,
             all => Alternate::At(all.iter().copied().map(Bind::exactly).collect()),
@@ -153,6 +161,7 @@ impl Serve {
             trusted_proxies: self.trusted_proxy,
             tunnel_ports: Some(self.tunnel_ports),
             admission: Admission::new(self.token.as_ref().map(Secret::reveal), self.allow),
+            access_log,
             echo: !self.no_echo,
             relay: if self.no_relay || !self.relay.is_empty() {
                 Relaying::Elsewhere(self.relay)

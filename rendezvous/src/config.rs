@@ -10,6 +10,7 @@ use proto::tunnel::names::NamesConfig;
 use proto::tunnel::pool::PoolConfig;
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::RelayHint;
+use relay::access_log::AccessLog;
 use relay::gateway::{Claims, GatewayLimits, TunnelPorts};
 use relay::https::Https;
 pub use relay::listen::Bind;
@@ -120,6 +121,8 @@ pub struct ServerConfig {
     pub admission: Admission,
     /// Where the names that keys claim are kept.
     pub claims: Claims,
+    /// Where each request of a visitor is noted, if anywhere.
+    pub access_log: Option<AccessLog>,
     /// Whether the `echo` datagram is answered.
     pub echo: bool,
     /// The relay.
@@ -148,6 +151,7 @@ impl Default for ServerConfig {
             tunnel_ports: Some(TunnelPorts::DEFAULT),
             admission: Admission::default(),
             claims: Claims::default(),
+            access_log: None,
             echo: true,
             relay: Relaying::Embedded(Box::default()),
             matchmaker: MatchmakerConfig::default(),

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use relay::access_log::AccessLog;
 use relay::gateway::Claims;
 use relay::net::OsNet;
 use relay::program::{Failure, Hangups, Reason, Report, Shutdown};
@@ -38,9 +39,13 @@ async fn serve(serve: Serve, report: Report) -> Result<Reason, Failure> {
         .map_err(|error| Failure::failed("no-state", format_args!("cannot load the state: {error}")))??;
     let config = ServerConfig { claims, ..serve.config()? };
     let certificate = config.https.as_ref().map(|https| Arc::clone(&https.certificate));
+    let access_log = config.access_log.clone();
     let server = Server::start(config, &key, Arc::new(OsNet))?;
     announce(&server, &report);
-    let renew = || certificate.iter().for_each(|certificate| certificate.renew());
+    let renew = || {
+        certificate.iter().for_each(|certificate| certificate.renew());
+        access_log.iter().for_each(AccessLog::reopen);
+    };
     let reason = hangups.until(shutdown.requested(), renew).await;
     report.line("Stopping: telling the sessions to come back.");
     shutdown.drained(server.shutdown()).await;

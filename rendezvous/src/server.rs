@@ -289,6 +289,7 @@ fn gateway_config(
         names: config.limits.names.clone(),
         claims: config.claims.clone(),
         limits: config.limits.gateway.clone(),
+        access_log: config.access_log.clone(),
         seed: config.seed.unwrap_or_else(random_seed),
     }
 }

@@ -242,3 +242,42 @@ fn an_unknown_option_is_a_usage_error() {
     assert_eq!(code, Some(2));
     assert!(err.contains("rendezvous.toml:1") && err.contains("`domain`"), "{err}");
 }
+
+#[tokio::test]
+async fn each_request_is_a_line_without_its_query_and_sighup_opens_the_file_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("access");
+    let any = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let args = [&any[..], &["--access-log", log.to_str().unwrap()]].concat();
+    let mut program = Program::run(command(dir.path(), &args));
+    let http = addr(&program.event("listening")["http"][0]);
+    get(http, "/.well-known/culvert?secret=1").await;
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    support::until("there is a line", || lines().ends_with('\n')).await;
+    let line = lines();
+    assert_eq!(line.lines().count(), 1, "{line}");
+    let wanted = format!(
+        "client=127.0.0.1 http=1.1 method=GET host={http} path=\"/.well-known/culvert\" status=200 in=0 out="
+    );
+    assert!(line.contains(&wanted) && line.contains(" ms=") && !line.contains("secret"), "{line}");
+    std::fs::rename(&log, dir.path().join("access.1")).unwrap();
+    program.signal("HUP");
+    support::until("there is a file again", || log.exists()).await;
+    get(http, "/a/b").await;
+    support::until("there is a line", || lines().contains("path=\"/a/b\" status=404")).await;
+    program.signal("TERM");
+    program.event("stopped");
+}
+
+#[test]
+fn tls_without_its_certificate_is_one_helpful_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, err) = run(dir.path(), &["--https", "127.0.0.1:0"]);
+    assert_eq!((code, err.lines().count()), (Some(2), 1), "{err}");
+    assert!(err.contains("--cert") && err.contains("--key"), "{err}");
+    let missing = dir.path().join("cert.pem");
+    let missing = missing.to_str().unwrap();
+    let (code, _, err) = run(dir.path(), &["--https", "127.0.0.1:0", "--cert", missing, "--key", missing]);
+    assert_eq!((code, err.lines().count()), (Some(1), 1), "{err}");
+    assert!(err.contains(missing) && err.contains("--cert"), "{err}");
+}

@@ -152,7 +152,7 @@ class Stand:
         """`rendezvous`, and `peer share --public` of a local server."""
         loopback = "127.0.0.1:0"
         server = self.start(
-            [BIN / "rendezvous", "--json", "--udp", loopback, "--http", loopback, "--admin", loopback]
+            [BIN / "rendezvous", "--json", "--access-log", "off", "--udp", loopback, "--http", loopback, "--admin", loopback]
             + ["--domain", "example.test", "--tunnel-ports", "0-0"],
             stdout=subprocess.PIPE,
         )

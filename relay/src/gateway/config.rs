@@ -13,6 +13,7 @@ use proto::tunnel::pool::PoolConfig;
 use proto::tunnel::proxy::Cidr;
 
 use super::claims::Claims;
+use crate::access_log::AccessLog;
 
 /// The ports of localtunnel's clients, one each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,6 +145,8 @@ pub struct GatewayConfig {
     pub claims: Claims,
     /// What visitors may have.
     pub limits: GatewayLimits,
+    /// Where each request is noted, if anywhere.
+    pub access_log: Option<AccessLog>,
     /// Makes the gateway's random names.
     pub seed: [u8; 32],
 }

@@ -40,6 +40,7 @@ pub use claims::{Claims, ClaimsError};
 pub use config::{GatewayConfig, GatewayLimits, InvalidPorts, NameUrls, TunnelPorts};
 pub use stats::GatewayStats;
 
+use crate::access_log::AccessLog;
 use crate::http::Asker;
 use crate::https::{Spoken, Tls};
 use crate::net::{BoxFuture, Listener, Net, Stream};
@@ -67,8 +68,9 @@ const GUESSES: Rate = Rate { burst: 10_000, refill: Duration::from_millis(1) };
 
 /// The server's own pages.
 pub trait Apex: Send + Sync + 'static {
-    /// Answers the one request that the stream begins with, and closes it; or goes on in another protocol.
-    fn serve(&self, stream: Stream, asker: Asker) -> BoxFuture<'_, ()>;
+    /// Answers the one request that the stream begins with, and closes it; or goes on in another protocol. Gives the
+    /// status, and the bytes of its content; no status where there was no answer.
+    fn serve(&self, stream: Stream, asker: Asker) -> BoxFuture<'_, Option<(u16, u64)>>;
 }
 
 /// Where visitors come in.
@@ -133,7 +135,9 @@ impl Gateway {
     /// What has been counted.
     pub fn stats(&self) -> GatewayStats {
         let counts = self.tunnels.as_ref().map_or((0, 0, 0), |tunnels| tunnels.counts());
-        self.counters.stats(counts, self.sharers.counts(), self.places.taken())
+        let unlogged = self.config.access_log.as_ref().map_or(0, AccessLog::lost);
+        let stats = self.counters.stats(counts, self.sharers.counts(), self.places.taken());
+        GatewayStats { unlogged, ..stats }
     }
 
     /// Accepts and serves until `stop` turns true; then what is being answered is finished. Dropping the future
@@ -214,10 +218,10 @@ impl Gateway {
         tls: Option<Tls>,
         stop: watch::Receiver<bool>,
     ) {
-        let Some(tls) = tls else { return self.visit(stream, Asker { from, tls: false }, stop).await };
+        let Some(tls) = tls else { return self.visit(stream, Asker { from, tls: false }, "1.1", stop).await };
         let asker = Asker { from, tls: true };
         match timeout(self.config.limits.head, tls.accept(stream, true)).await {
-            Ok(Ok((stream, Spoken::Http1))) => self.visit(stream, asker, stop).await,
+            Ok(Ok((stream, Spoken::Http1))) => self.visit(stream, asker, "1.1", stop).await,
             Ok(Ok((stream, Spoken::Http2))) => self.visit_http2(stream, asker, stop).await,
             Ok(Err(_)) | Err(_) => self.counters.bad_handshakes.add(),
         }

@@ -74,6 +74,7 @@ impl Counters {
             by_class: self.by_class.each_ref().map(Count::get),
             upgraded: self.upgraded.get(),
             cut: self.cut.get(),
+            unlogged: 0,
             bad_handshakes: self.bad_handshakes.get(),
             resets: self.resets.get(),
             bad_heads: self.bad_heads.get(),
@@ -120,6 +121,8 @@ pub struct GatewayStats {
     pub upgraded: u64,
     /// Exchanges that were cut in the middle of an answer.
     pub cut: u64,
+    /// Requests that the access log has lost, because its writer was behind.
+    pub unlogged: u64,
     /// TLS handshakes that came to nothing.
     pub bad_handshakes: u64,
     /// HTTP/2 connections that were closed because they gave up too many requests.

@@ -1,6 +1,5 @@
 //! One connection of a visitor: its requests one after the other, each to whom its host names.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use proto::name::ShareName;
@@ -18,6 +17,7 @@ use super::inbox::{HeadError, Inbox, write_all};
 use super::page::Page;
 use super::upstreams::NoUpstream;
 use super::{Gateway, stopped};
+use crate::access_log::{AccessLog, Entry};
 use crate::http::Asker;
 use crate::https::Tls;
 use crate::net::{Outgoing, Stream};
@@ -32,6 +32,8 @@ pub(crate) struct Visitor {
     pub(crate) inbox: Inbox,
     pub(crate) write: Box<dyn Outgoing>,
     pub(crate) asker: Asker,
+    /// The version of HTTP that it really speaks.
+    pub(crate) http: &'static str,
 }
 
 /// What follows a request on its connection.
@@ -40,8 +42,16 @@ enum Next {
     Close,
     /// At once, and so that the visitor notices.
     Abort,
-    /// The server's own pages take it from here, beginning with this head; and whether TLS protects it.
-    Apex(Vec<u8>, bool),
+    /// The server's own pages take it from here.
+    Apex(Box<ForApex>),
+}
+
+/// A request for the server itself.
+struct ForApex {
+    raw: Vec<u8>,
+    request: RequestHead,
+    visit: Visit,
+    since: Instant,
 }
 
 /// Why there is no request.
@@ -55,12 +65,18 @@ enum NoRequest {
 
 impl Gateway {
     /// Serves a visitor's connection until it ends, or until `stop` turns true and nothing is being answered.
-    pub(super) async fn visit(&self, (read, write): Stream, asker: Asker, mut stop: watch::Receiver<bool>) {
-        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker };
+    pub(super) async fn visit(
+        &self,
+        (read, write): Stream,
+        asker: Asker,
+        http: &'static str,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker, http };
         let mut patience = self.config.limits.head;
         loop {
             let next = match self.next_request(&mut visitor, patience, &mut stop).await {
-                Ok((raw, request)) => self.route(&mut visitor, raw, &request).await,
+                Ok((raw, request)) => self.route(&mut visitor, raw, request).await,
                 Err(NoRequest::End) => {
                     // Inside TLS an end has to be said.
                     let _gone = timeout(LINGER, visitor.write.shutdown()).await;
@@ -81,7 +97,7 @@ impl Gateway {
                 Next::Another => visitor.inbox.rest(),
                 Next::Close => return linger(visitor).await,
                 Next::Abort => return visitor.write.abort(),
-                Next::Apex(raw, tls) => return self.hand_over(raw, tls, visitor).await,
+                Next::Apex(apex) => return self.hand_over(*apex, visitor).await,
             }
             patience = self.config.limits.idle;
         }
@@ -125,23 +141,30 @@ impl Gateway {
         }
     }
 
-    async fn route(&self, visitor: &mut Visitor, raw: Vec<u8>, request: &RequestHead) -> Next {
-        let visit = Visit::new(visitor.asker.from.ip(), visitor.asker.tls, request, &self.config.trusted);
-        let log = Log { request, client: visit.client, since: Instant::now() };
+    async fn route(&self, visitor: &mut Visitor, raw: Vec<u8>, request: RequestHead) -> Next {
+        let visit = Visit::new(visitor.asker.from.ip(), visitor.asker.tls, &request, &self.config.trusted);
+        let since = Instant::now();
+        let log = Log {
+            to: self.config.access_log.as_ref(),
+            request: &request,
+            visit: &visit,
+            http: visitor.http,
+            since,
+        };
         match self.config.hosts.destination(&request.authority) {
-            Destination::Apex => match self.api(request, &visit) {
-                Some(page) => self.answer(visitor, request, &page, &log).await,
-                None => Next::Apex(raw, visit.scheme == "https"),
+            Destination::Apex => match self.api(&request, &visit) {
+                Some(page) => self.answer(visitor, &request, &page, &log).await,
+                None => Next::Apex(Box::new(ForApex { raw, request, visit, since })),
             },
-            Destination::Name(name) => self.forward(visitor, request, &visit, &name, &log).await,
+            Destination::Name(name) => self.forward(visitor, &request, &visit, &name, &log).await,
             Destination::Unknown => {
                 let page = Page::failure(
                     404,
-                    Some(request),
+                    Some(&request),
                     "Nothing is shared under this name.",
                     "Check the address.",
                 );
-                self.answer(visitor, request, &page, &log).await
+                self.answer(visitor, &request, &page, &log).await
             }
         }
     }
@@ -230,17 +253,25 @@ impl Gateway {
     /// Answers what is no request.
     async fn refuse(&self, visitor: &mut Visitor, status: u16, what: &str) {
         self.counters.answered(status);
-        tracing::info!(client = %visitor.asker.from.ip(), status, what, "refused");
+        tracing::debug!(client = %visitor.asker.from.ip(), status, what, "refused");
+        if let Some(log) = &self.config.access_log {
+            let (client, http) = (visitor.asker.from.ip(), visitor.http);
+            log.note(&Entry { status, ..Entry::nothing(client, http) });
+        }
         let page = Page::failure(status, None, what, "");
         let _gone = write_all(&mut visitor.write, &page.bytes(None, false), LINGER).await;
     }
 
-    async fn hand_over(&self, raw: Vec<u8>, tls: bool, visitor: Visitor) {
+    async fn hand_over(&self, ForApex { raw, request, visit, since }: ForApex, visitor: Visitor) {
         use tokio::io::AsyncReadExt as _;
 
         let rest = visitor.inbox.into_stream();
         let read = Box::new(std::io::Cursor::new(raw).chain(rest));
-        self.apex.serve((read, visitor.write), Asker { from: visitor.asker.from, tls }).await;
+        let asker = Asker { from: visitor.asker.from, tls: visit.scheme == "https" };
+        let answered = self.apex.serve((read, visitor.write), asker).await;
+        let (status, bytes) = answered.unwrap_or((499, 0));
+        let (to, http) = (self.config.access_log.as_ref(), visitor.http);
+        Log { to, request: &request, visit: &visit, http, since }.write(status, (0, bytes));
     }
 }
 
@@ -290,22 +321,21 @@ fn failure(failed: Failed, request: &RequestHead) -> Option<Page> {
     Some(Page::failure(status, Some(request), what, remedy))
 }
 
-/// The access log's line of one request. Queries are left out: they carry secrets.
+/// One request, for the access log.
 struct Log<'a> {
+    to: Option<&'a AccessLog>,
     request: &'a RequestHead,
-    client: IpAddr,
+    visit: &'a Visit,
+    http: &'static str,
     since: Instant,
 }
 
 impl Log<'_> {
-    fn write(&self, status: u16, (bytes_in, bytes_out): (u64, u64)) {
-        if !tracing::enabled!(tracing::Level::INFO) {
-            return;
-        }
-        let path: String = String::from_utf8_lossy(self.request.path()).chars().take(256).collect();
-        let ms = self.since.elapsed().as_micros() as f64 / 1000.0;
+    fn write(&self, status: u16, bytes: (u64, u64)) {
+        let Some(to) = self.to else { return };
         let (method, host) = (self.request.method.as_str(), self.request.authority.as_str());
-        tracing::info!(client = %self.client, method, host, ?path, status, bytes_in, bytes_out, ms, "request");
+        let (client, path, took) = (self.visit.client, self.request.path(), self.since.elapsed());
+        to.note(&Entry { client, http: self.http, method, host, path, status, bytes, took });
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -77,7 +78,7 @@ impl CertificateFiles {
     fn look(&self) -> Look {
         [&self.cert, &self.key].map(|path| {
             let seen = std::fs::metadata(path).ok()?;
-            Some((seen.modified().ok()?, seen.len()))
+            Some((seen.modified().ok()?, seen.len(), seen.ino()))
         })
     }
 }
@@ -86,7 +87,8 @@ fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     std::fs::read(path).map_err(|source| CertificateError::Unreadable { path: path.to_owned(), source })
 }
 
-type Look = [Option<(SystemTime, u64)>; 2];
+/// When each was written, how long it is, and which file: two that were written in the same tick differ in that.
+type Look = [Option<(SystemTime, u64, u64)>; 2];
 
 /// A certificate with its key, which handshakes from now on use; a newer one takes its place when the files change.
 pub struct Certificate {

@@ -25,8 +25,9 @@ pub(crate) struct Secured {
     dir: TempDir,
 }
 
-fn issue(dir: &Path) -> CertificateDer<'static> {
-    let names = ["example.test", "*.example.test", "localhost"].map(str::to_owned);
+/// A certificate in the directory, with one name more.
+fn issue(dir: &Path, more: &str) -> CertificateDer<'static> {
+    let names = ["example.test", "*.example.test", "localhost", more].map(str::to_owned);
     let issued = rcgen::generate_simple_self_signed(names).unwrap();
     std::fs::write(dir.join("cert.pem"), issued.cert.pem()).unwrap();
     std::fs::write(dir.join("key.pem"), issued.signing_key.serialize_pem()).unwrap();
@@ -35,7 +36,7 @@ fn issue(dir: &Path) -> CertificateDer<'static> {
 
 pub(crate) fn secured(change: impl FnOnce(&mut GatewayLimits)) -> Secured {
     let dir = tempfile::tempdir().unwrap();
-    let root = issue(dir.path());
+    let root = issue(dir.path(), "first.test");
     let files = CertificateFiles { cert: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
     let certificate = Certificate::load(files).unwrap();
     let mut gateway = GatewayLimits::default();
@@ -162,7 +163,7 @@ async fn who_finds_no_place_is_told_so_over_tls() {
 async fn a_renewed_certificate_is_served_without_a_restart_and_what_is_open_stays() {
     let mut secured = secured(|_| ());
     let mut open = secured.dial("example.test", &["http/1.1"]).await;
-    secured.root = issue(secured.dir.path());
+    secured.root = issue(secured.dir.path(), "another.test");
     let renewed = async { while secured.try_dial("example.test", &[]).await.is_err() {} };
     tokio::time::timeout(PATIENCE, renewed).await.expect("it is never served");
     open.write_all(b"GET / HTTP/1.1\r\nHost: example.test\r\nConnection: close\r\n\r\n").await.unwrap();

@@ -2,6 +2,7 @@
 //! they get when something fails.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod claims;
 mod failures;
 mod http2;
 mod https;

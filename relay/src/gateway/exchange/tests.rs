@@ -54,7 +54,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Carries an exchange whose request's head has been read, between these. How it ended.
 async fn exchanged(visitor: (Incoming, Way), server: (Incoming, Way)) -> Result<(u16, Ended), Failed> {
     let asker = Asker { from: ([192, 0, 2, 1], 1).into(), tls: false };
-    let mut visitor = Visitor { inbox: Inbox::new(visitor.0), write: Box::new(visitor.1), asker };
+    let mut visitor =
+        Visitor { inbox: Inbox::new(visitor.0), write: Box::new(visitor.1), asker, http: "1.1" };
     let request = RequestHead::parse(REQUEST.as_bytes()).unwrap();
     let visit = Visit::new(asker.from.ip(), asker.tls, &request, &[]);
     let limits = GatewayLimits { answer: SHORT, body: SHORT, ..GatewayLimits::default() };

@@ -67,7 +67,7 @@ impl Visit {
             }
         };
         let (near, far) = pipe(first);
-        let visiting = gateway.visit(far, asker, stop);
+        let visiting = gateway.visit(far, asker, "2", stop);
         let exchanging = exchange(near, (body, framing), respond, method, blocked);
         let ((), ended) = tokio::join!(visiting, exchanging);
         drop(place);
