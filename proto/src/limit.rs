@@ -30,6 +30,38 @@ impl Prefix {
     }
 }
 
+/// How many of something each prefix holds, of which none gets more than its part.
+#[derive(Debug)]
+pub struct PrefixParts {
+    each: usize,
+    held: BTreeMap<Prefix, usize>,
+}
+
+impl PrefixParts {
+    /// Nobody has anything yet; `each` is what a prefix may hold at the most.
+    pub const fn new(each: usize) -> Self {
+        Self { each, held: BTreeMap::new() }
+    }
+
+    /// Whether one more is there for this prefix, which then holds it until [`Self::give_back`].
+    pub fn take(&mut self, prefix: Prefix) -> bool {
+        let held = self.held.get(&prefix).copied().unwrap_or(0);
+        let has_room = held < self.each;
+        if has_room {
+            self.held.insert(prefix, held + 1);
+        }
+        has_room
+    }
+
+    /// A prefix holds one less.
+    pub fn give_back(&mut self, prefix: Prefix) {
+        match self.held.get_mut(&prefix) {
+            Some(held) if *held > 1 => *held -= 1,
+            Some(_) | None => drop(self.held.remove(&prefix)),
+        }
+    }
+}
+
 /// A rate: `burst` at once, then one every `refill`.
 #[derive(Debug, Clone, Copy)]
 pub struct Rate {
@@ -102,6 +134,17 @@ mod tests {
         assert!(allowed("192.0.3.1:9"));
         assert_eq!((1..=10).filter(|n| allowed(&format!("[2001:db8:0:{n}::1]:9"))).count(), 5);
         assert!(allowed("[2001:db8:1::1]:9"));
+    }
+
+    #[test]
+    fn a_prefix_has_its_part_and_gives_it_back() {
+        let mut parts = PrefixParts::new(2);
+        let [one, other] = ["192.0.2.1", "192.0.3.1"].map(|ip| Prefix::of(ip.parse().unwrap()));
+        assert!(parts.take(one) && parts.take(one) && !parts.take(one) && parts.take(other));
+        parts.give_back(one);
+        assert!(parts.take(one) && !parts.take(one));
+        [one, one, other].into_iter().for_each(|prefix| parts.give_back(prefix));
+        assert!(parts.held.is_empty());
     }
 
     #[test]

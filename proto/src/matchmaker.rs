@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::admission::Admission;
 use crate::candidate::canonical;
 use crate::id::{Instance, PeerId, ShareId};
-use crate::limit::Rate;
+use crate::limit::{Prefix, PrefixParts, Rate};
 use crate::machine::Bucket;
 use crate::wire::VERSION;
 use crate::wire::session::{FromServer, ToServer, Undeliverable, close};
@@ -26,6 +26,8 @@ pub type SessionKey = u64;
 pub struct MatchmakerConfig {
     /// Sessions in all: about 35 kB of QUIC state each.
     pub max_sessions: usize,
+    /// Sessions of one prefix; those of this very machine, and those through a relay, count for none.
+    pub max_sessions_each: usize,
     /// Shares of one session.
     pub max_shares: usize,
     /// Exchanges that one session has under way, as connector or as sharer.
@@ -54,6 +56,7 @@ impl Default for MatchmakerConfig {
     fn default() -> Self {
         Self {
             max_sessions: 50_000,
+            max_sessions_each: 50_000 / 8,
             max_shares: 64,
             max_exchanges: 256,
             offers_from: Rate { burst: 50, refill: Duration::from_millis(200) },
@@ -106,6 +109,8 @@ struct Session {
     instance: Option<Instance>,
     admitted: bool,
     observed: SocketAddr,
+    /// Whose part of all sessions it takes.
+    prefix: Option<Prefix>,
     shares: BTreeSet<ShareId>,
     exchanges: VecDeque<Nonce>,
     offers_from: Bucket,
@@ -128,6 +133,7 @@ struct Exchange {
 pub struct Matchmaker {
     config: MatchmakerConfig,
     sessions: BTreeMap<SessionKey, Session>,
+    parts: PrefixParts,
     instances: BTreeMap<(PeerId, Instance), SessionKey>,
     /// Who shares what, the newest registration last.
     shares: BTreeMap<(PeerId, ShareId), Vec<SessionKey>>,
@@ -141,9 +147,11 @@ pub struct Matchmaker {
 impl Matchmaker {
     /// An empty one.
     pub fn new(config: MatchmakerConfig) -> Self {
+        let parts = PrefixParts::new(config.max_sessions_each);
         Self {
             config,
             sessions: BTreeMap::new(),
+            parts,
             instances: BTreeMap::new(),
             shares: BTreeMap::new(),
             exchanges: BTreeMap::new(),
@@ -155,7 +163,9 @@ impl Matchmaker {
 
     /// A peer, proven by TLS, has a connection; `observed` is its address.
     pub fn handle_connected(&mut self, key: SessionKey, peer: PeerId, observed: SocketAddr, now: Instant) {
-        if self.sessions.len() >= self.config.max_sessions {
+        let ip = observed.ip().to_canonical();
+        let prefix = (!ip.is_loopback() && !ip.is_unspecified()).then(|| Prefix::of(ip));
+        if self.sessions.len() >= self.config.max_sessions || prefix.is_some_and(|it| !self.parts.take(it)) {
             self.actions.push_back(MatchmakerAction::Close(key, close::FULL));
             self.stats.sessions_closed += 1;
             return;
@@ -170,6 +180,7 @@ impl Matchmaker {
                 instance: None,
                 admitted: false,
                 observed: canonical(observed),
+                prefix,
                 shares: BTreeSet::new(),
                 exchanges: VecDeque::new(),
                 offers_from: Bucket::full(offers_from.burst, offers_from.refill, now),
@@ -443,6 +454,9 @@ impl Matchmaker {
     fn remove(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
         self.silences.remove(&(session.listed_at, key));
+        if let Some(prefix) = session.prefix {
+            self.parts.give_back(prefix);
+        }
         if let Some(instance) = session.instance
             && self.instances.get(&(session.peer, instance)) == Some(&key)
         {

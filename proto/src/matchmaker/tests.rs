@@ -229,6 +229,29 @@ fn a_flood_of_messages_closes_the_session() {
 }
 
 #[test]
+fn one_network_does_not_have_all_sessions() {
+    let config = MatchmakerConfig { max_sessions: 5, max_sessions_each: 2, ..MatchmakerConfig::default() };
+    let mut rig = Rig::new(config);
+    let full = |rig: &mut Rig, key: SessionKey, from: &str| {
+        rig.machine.handle_connected(
+            key,
+            PeerId::from_bytes([key as u8; 32]),
+            from.parse().unwrap(),
+            rig.now,
+        );
+        rig.heard() == [MatchmakerAction::Close(key, close::FULL)]
+    };
+    assert!(!full(&mut rig, 1, "203.0.113.1:1") && !full(&mut rig, 2, "203.0.113.2:1"));
+    assert!(full(&mut rig, 3, "203.0.113.3:1"), "whatever key, whatever address of it");
+    assert!(!full(&mut rig, 4, "198.51.100.1:1"));
+    rig.machine.handle_disconnected(1);
+    assert!(!full(&mut rig, 5, "203.0.113.3:1"));
+    // Of those there is nothing to count by.
+    assert!(!full(&mut rig, 6, "127.0.0.1:1") && !full(&mut rig, 7, "[::]:0"));
+    assert!(full(&mut rig, 8, "127.0.0.1:1"), "the total is for all");
+}
+
+#[test]
 fn speaking_before_the_hello_or_twice_closes_the_session() {
     let mut rig = Rig::new(MatchmakerConfig::default());
     rig.machine.handle_connected(1, SHARER, "203.0.113.1:1".parse().unwrap(), rig.now);

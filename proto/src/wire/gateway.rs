@@ -40,6 +40,8 @@ pub mod close {
     pub const PROTOCOL: u32 = 3;
     /// The gateway has as many sharers as it takes.
     pub const FULL: u32 = 4;
+    /// Nothing is shown over the connection, and its place is wanted.
+    pub const UNUSED: u32 = 14;
     /// A stream is for a share that is not public here.
     pub const NOT_PUBLIC: u32 = 15;
     /// The local server refused the connection.

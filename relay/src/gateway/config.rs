@@ -85,6 +85,8 @@ pub struct GatewayLimits {
     pub connections_each: usize,
     /// Exchanges of one share of a sharer's, WebSockets included.
     pub exchanges: usize,
+    /// How long a sharer's connection may have no share that is shown: it takes a place that others want.
+    pub unused: Duration,
     /// How long a head may take from its first byte on.
     pub head: Duration,
     /// How long a connection may be idle between two requests.
@@ -111,6 +113,7 @@ impl Default for GatewayLimits {
             connections: 12_000,
             connections_each: 1_500,
             exchanges: 11_000,
+            unused: Duration::from_secs(10),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(60),
             body: Duration::from_secs(60),

@@ -262,6 +262,7 @@ fn sharers(config: &GatewayConfig, tunnels: Option<Arc<Tunnels>>, counters: Arc<
         urls: config.urls.clone(),
         admission: config.admission.clone(),
         exchanges: config.limits.exchanges,
+        unused: config.limits.unused,
     };
     Sharers::new(config.names.clone(), kept, keeper, terms, tunnels, counters)
 }

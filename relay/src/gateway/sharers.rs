@@ -33,13 +33,17 @@ use tokio::time::{Duration, Instant, MissedTickBehavior, interval, timeout};
 use super::claims::Keeper;
 use super::config::NameUrls;
 use super::inbox::Inbox;
+use super::places::{self, Places};
 use super::stats::Counters;
 use super::tunnels::Tunnels;
 use super::upstream::Upstream;
 use crate::net::Outgoing;
+use crate::relayed::is_relayed;
 
-/// Sharers' connections in all, and of one key: one, and one that takes its place, for a few processes.
+/// Sharers' connections in all, of one network, and of one key: one, and one that takes its place, for a few
+/// processes.
 const SHARERS: usize = 10_000;
+const SHARERS_OF_NETWORK: usize = SHARERS / 8;
 const SHARERS_EACH: usize = 16;
 
 /// How long a visitor waits for a stream to a sharer that has as many as it takes.
@@ -55,6 +59,8 @@ pub(crate) struct Terms {
     pub(crate) admission: Admission,
     /// Exchanges of one share at once.
     pub(crate) exchanges: usize,
+    /// How long a connection may have no share that is shown.
+    pub(crate) unused: Duration,
 }
 
 /// All sharers.
@@ -62,6 +68,7 @@ pub(crate) struct Sharers {
     state: Mutex<State>,
     keeper: Keeper,
     terms: Terms,
+    places: Arc<Places>,
     /// Names that localtunnel's clients have now.
     tunnels: Option<Arc<Tunnels>>,
     counters: Arc<Counters>,
@@ -111,6 +118,7 @@ struct Seat {
     sharers: Arc<Sharers>,
     key: SharerKey,
     peer: PeerId,
+    _place: places::Place,
 }
 
 fn unix_now() -> u64 {
@@ -133,7 +141,8 @@ impl Sharers {
             of_peer: BTreeMap::new(),
             last_key: 0,
         };
-        Self { state: Mutex::new(state), keeper, terms, tunnels, counters }
+        let places = Arc::new(Places::new(SHARERS, SHARERS_OF_NETWORK));
+        Self { state: Mutex::new(state), keeper, terms, places, tunnels, counters }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -180,9 +189,13 @@ impl Sharers {
         connection: &Connection,
     ) -> Option<(Seat, mpsc::Receiver<Vec<u8>>)> {
         let (frames, queue) = mpsc::channel(256);
+        let source = source(connection);
+        // Of who comes from this very machine, or through the relay, no network is known.
+        let placeless = source.ip().is_loopback() || is_relayed(source);
+        let place = self.places.take(source.ip(), placeless).ok()?;
         let mut state = self.lock();
         let of_peer = state.of_peer.get(&peer).copied().unwrap_or(0);
-        if state.lines.len() >= SHARERS || of_peer >= SHARERS_EACH {
+        if of_peer >= SHARERS_EACH {
             return None;
         }
         state.of_peer.insert(peer, of_peer + 1);
@@ -190,7 +203,12 @@ impl Sharers {
         let key = state.last_key;
         let line = Line { peer, connection: connection.clone(), frames, shown: BTreeMap::new() };
         state.lines.insert(key, line);
-        Some((Seat { sharers: Arc::clone(self), key, peer }, queue))
+        Some((Seat { sharers: Arc::clone(self), key, peer, _place: place }, queue))
+    }
+
+    /// Whether a connection shows anything.
+    fn shows_any(&self, key: SharerKey) -> bool {
+        self.lock().lines.get(&key).is_some_and(|line| !line.shown.is_empty())
     }
 
     /// Whether a connection shows this name already, and from now on so.

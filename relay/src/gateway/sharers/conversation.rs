@@ -14,7 +14,7 @@ use proto::wire::gateway::{EXPORTER_LABEL, FromGateway, NotPublished, Publicatio
 use proto::wire::{Deframer, VERSION, parse};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::{Seat, Sharers, Shown, source};
 
@@ -66,8 +66,18 @@ impl Sharers {
             }
             Ok(Err(over)) => return over,
         };
+        let mut unused = None;
         loop {
-            match messages.next().await {
+            unused = match self.shows_any(seat.key) {
+                true => None,
+                false => unused.or_else(|| Some(Instant::now() + self.terms.unused)),
+            };
+            let message = tokio::select! {
+                biased;
+                message = messages.next() => message,
+                () = at(unused) => return Over(close::UNUSED),
+            };
+            match message {
                 Ok(ToGateway::Publish(publication)) => {
                     let share = publication.share;
                     let shown = if admitted {
@@ -173,6 +183,14 @@ fn denied(why: Denied) -> NotPublished {
         Denied::Taken => NotPublished::Taken,
         Denied::TooMany(names) => NotPublished::TooMany(names.iter().map(ShareName::to_string).collect()),
         Denied::Busy => NotPublished::Busy,
+    }
+}
+
+/// Waits until then, or for ever.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
