@@ -104,12 +104,6 @@ impl PrefixLimiter {
         bucket.take(burst, refill, now) && self.allow_unplaced(now)
     }
 
-    /// Whether one more would be allowed to this source, as far as its own rate goes. It takes nothing.
-    pub fn would_allow(&self, source: IpAddr, now: Instant) -> bool {
-        let bucket = self.buckets.get(&Prefix::of(source));
-        bucket.is_none_or(|(bucket, _)| bucket.clone().take(self.each.burst, self.each.refill, now))
-    }
-
     /// Whether one more is allowed to somebody whose address says nothing: behind a proxy, all have the same.
     pub fn allow_unplaced(&mut self, now: Instant) -> bool {
         self.total_bucket.take(self.total.burst, self.total.refill, now)

@@ -64,7 +64,7 @@ pub enum Admission {
     Forbidden,
     /// Asks for user and password.
     Unauthorized {
-        /// Whether some were given, and are wrong.
+        /// Whether a user and a password were given, and are wrong.
         guessed: bool,
     },
 }
@@ -96,13 +96,24 @@ impl Access {
             return Admission::Forbidden;
         }
         let Some(password) = &self.password else { return Admission::Allowed };
-        match (authorization.next(), authorization.next()) {
-            (None, _) => Admission::Unauthorized { guessed: false },
-            (Some(field), None) if credentials(field).is_some_and(|it| password.is(share, &it)) => {
-                Admission::Allowed
-            }
-            (Some(_), _) => Admission::Unauthorized { guessed: true },
+        match guess(&mut authorization) {
+            Some(guess) if password.is(share, &guess) => Admission::Allowed,
+            guess => Admission::Unauthorized { guessed: guess.is_some() },
         }
+    }
+
+    /// Whether these `Authorization` fields are a try at the password. What belongs to the local server, or to
+    /// nobody, is none.
+    pub fn is_tried<'a>(&self, mut authorization: impl Iterator<Item = &'a str>) -> bool {
+        self.password.is_some() && guess(&mut authorization).is_some()
+    }
+}
+
+/// User and password, where there is one Basic authorization and nothing else.
+fn guess<'a>(authorization: &mut impl Iterator<Item = &'a str>) -> Option<String> {
+    match (authorization.next(), authorization.next()) {
+        (Some(field), None) => credentials(field),
+        (None | Some(_), _) => None,
     }
 }
 
@@ -148,16 +159,16 @@ mod tests {
         assert_eq!(judge(&access, "::1", &[&basic("me:sec:ret")]), Admission::Allowed);
         assert_eq!(judge(&access, "::1", &[]), Admission::Unauthorized { guessed: false });
         let good = basic("me:sec:ret");
-        for wrong in [
-            &[basic("me:sec:re").as_str()][..],
-            &[&basic("")],
-            &[&good, &good],
-            &["Basic"],
-            &["Basic !!"],
-            &["Bearer bWU6c2VjOnJldA=="],
-            &[""],
-        ] {
-            assert_eq!(judge(&access, "::1", wrong), Admission::Unauthorized { guessed: true }, "{wrong:?}");
+        for wrong in [basic("me:sec:re"), basic("")] {
+            let wrong = [wrong.as_str()];
+            assert_eq!(judge(&access, "::1", &wrong), Admission::Unauthorized { guessed: true }, "{wrong:?}");
+            assert!(access.is_tried(wrong.into_iter()));
+        }
+        for none in
+            [&[good.as_str(), &good][..], &["Basic"], &["Basic !!"], &["Bearer bWU6c2VjOnJldA=="], &[""]]
+        {
+            assert_eq!(judge(&access, "::1", none), Admission::Unauthorized { guessed: false }, "{none:?}");
+            assert!(!access.is_tried(none.iter().copied()));
         }
         let elsewhere = ShareId([2; 8]);
         assert_ne!(Password::new(&SHARE, "a:b"), Password::new(&elsewhere, "a:b"));

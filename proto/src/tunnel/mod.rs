@@ -4,13 +4,15 @@
 //! into lines, refusing everything that two programs could read differently. [`request`] makes a
 //! [`request::RequestHead`] of it, [`host`] says whether that is for the server itself, for a name, or for
 //! nobody. Names are the keys' that claimed them ([`names`]); [`lineup`] says which connection of the owner
-//! serves one, and [`access`] whom it lets in. To others [`pool`] lends a connection of a localtunnel client.
-//! [`forward`] writes the head anew, from what was understood and from nothing else; [`chunk`] reads a chunked
-//! body, and [`response`] the answer. What comes over HTTP/2 is first written as HTTP/1.1 ([`http2`]).
+//! serves one, and [`access`] whom it lets in ([`guesses`] how often one may try). To others [`pool`] lends a
+//! connection of a localtunnel client. [`forward`] writes the head anew, from what was understood and from
+//! nothing else; [`chunk`] reads a chunked body, and [`response`] the answer. What comes over HTTP/2 is first
+//! written as HTTP/1.1 ([`http2`]).
 
 pub mod access;
 pub mod chunk;
 pub mod forward;
+pub mod guesses;
 pub mod head;
 pub mod host;
 pub mod http2;

@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::join_all;
 use proto::id::PeerId;
 use proto::limit::{PrefixLimiter, Rate};
+use proto::tunnel::guesses::{Guesses, GuessesConfig};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, timeout};
@@ -62,10 +63,6 @@ const TOLD: usize = 64;
 const REGISTRATIONS_EACH: Rate = Rate { burst: 60, refill: Duration::from_secs(1) };
 const REGISTRATIONS: Rate = Rate { burst: 600, refill: Duration::from_millis(50) };
 
-/// Wrong passwords from one network, and in all: nobody mistypes more, and nobody guesses with as few.
-const GUESSES_EACH: Rate = Rate { burst: 20, refill: Duration::from_secs(3) };
-const GUESSES: Rate = Rate { burst: 10_000, refill: Duration::from_millis(1) };
-
 /// The server's own pages.
 pub trait Apex: Send + Sync + 'static {
     /// Answers the one request that the stream begins with, and closes it; or goes on in another protocol. Gives the
@@ -88,7 +85,7 @@ pub struct Gateway {
     apex: Arc<dyn Apex>,
     tunnels: Option<Arc<Tunnels>>,
     sharers: Arc<Sharers>,
-    guesses: Mutex<PrefixLimiter>,
+    guesses: Mutex<Guesses>,
     registrations: Mutex<PrefixLimiter>,
     places: Arc<Places>,
     told: Arc<Semaphore>,
@@ -111,15 +108,15 @@ impl Gateway {
             Arc::new(Tunnels::new(net, (config.ip, ports), pool, unread, config.seed, counters))
         });
         let sharers = sharers(&config, tunnels.clone(), Arc::clone(&counters));
-        let limiter = |each, all| Mutex::new(PrefixLimiter::new(each, all, Instant::now().into_std()));
+        let now = Instant::now().into_std();
         let places = Places::new(config.limits.connections, config.limits.connections_each);
         Self {
             config,
             apex,
             tunnels,
             sharers: Arc::new(sharers),
-            guesses: limiter(GUESSES_EACH, GUESSES),
-            registrations: limiter(REGISTRATIONS_EACH, REGISTRATIONS),
+            guesses: Mutex::new(Guesses::new(GuessesConfig::default(), now)),
+            registrations: Mutex::new(PrefixLimiter::new(REGISTRATIONS_EACH, REGISTRATIONS, now)),
             places: Arc::new(places),
             told: Arc::new(Semaphore::new(TOLD)),
             counters,

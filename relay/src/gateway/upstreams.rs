@@ -59,15 +59,22 @@ impl Gateway {
         visit: &Visit,
     ) -> Option<Page> {
         let told = |status, what, remedy| Some(Page::failure(status, Some(request), what, remedy));
-        let fields = || request.fields.all("authorization");
+        let fields = || request.fields.all("authorization").map(|field| field.text());
+        let now = Instant::now().into_std();
+        let guesses = || self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
         // Who has guessed too often is not told either when a guess is right.
-        let guesses = shown.access.wants_password() && fields().next().is_some();
-        if guesses && !self.may_guess(visit) {
+        let tried = shown.access.is_tried(fields());
+        if tried && !guesses().may(name, visit.client, now) {
             self.counters.guesses_limited.add();
-            return told(429, "Too many wrong passwords from your network.", "Try again in a minute.");
+            return told(429, "Too many wrong passwords.", "Try again in a minute.");
         }
-        match shown.access.judge(&shown.share, visit.client, fields().map(|field| field.text())) {
-            Admission::Allowed => None,
+        match shown.access.judge(&shown.share, visit.client, fields()) {
+            Admission::Allowed => {
+                if tried {
+                    guesses().handle_right(name, visit.client, now);
+                }
+                None
+            }
             Admission::Forbidden => {
                 self.counters.forbidden.add();
                 told(403, "This is not shared with your network.", "Ask who shares it.")
@@ -75,17 +82,11 @@ impl Gateway {
             Admission::Unauthorized { guessed } => {
                 self.counters.unauthorized.add();
                 if guessed {
-                    let mut guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
-                    guesses.allow((visit.client, 0).into(), Instant::now().into_std());
+                    guesses().handle_wrong(name, visit.client, now);
                 }
                 let page = told(401, "This wants a user name and a password.", "Ask who shares it.")?;
                 Some(page.asking_for_password(name))
             }
         }
-    }
-
-    fn may_guess(&self, visit: &Visit) -> bool {
-        let guesses = self.guesses.lock().unwrap_or_else(PoisonError::into_inner);
-        guesses.would_allow(visit.client, Instant::now().into_std())
     }
 }
