@@ -4,12 +4,12 @@
 //! here, and long after; nobody else gets it in between. What is to be kept over a restart is told to the
 //! shell, which answers a claim only when it is; what the disk does not take changes nothing of whose a name is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::label::{self, NotForYou};
 use crate::id::PeerId;
-use crate::limit::{PrefixLimiter, Rate};
+use crate::limit::{Prefix, PrefixLimiter, PrefixParts, Rate};
 use crate::name::ShareName;
 
 /// What the machine allows.
@@ -19,6 +19,8 @@ pub struct NamesConfig {
     pub each: usize,
     /// Names in all: a hundred bytes each.
     pub total: usize,
+    /// Names that were claimed, or last used, from one network.
+    pub of_network: usize,
     /// How long a name is held after its last use.
     pub held: Duration,
     /// How long one is that is not to be kept: a connection that is made again.
@@ -34,6 +36,7 @@ impl Default for NamesConfig {
         Self {
             each: 5,
             total: 100_000,
+            of_network: 100_000 / 8,
             held: Duration::from_secs(30 * 24 * 3600),
             held_briefly: Duration::from_secs(60),
             claims_each: Rate { burst: 50, refill: Duration::from_secs(10) },
@@ -96,6 +99,9 @@ struct Entry {
     kept: Option<u64>,
     /// Whether the owner has been told that it has the name, be it for a while.
     told: bool,
+    /// Whose part of all names it takes. Of one that was kept by an earlier run nothing is known until its owner
+    /// is here again.
+    network: Option<Prefix>,
     /// How many connections use it now, or wait for it to be kept.
     present: usize,
 }
@@ -134,7 +140,8 @@ impl Entry {
 pub struct Names {
     config: NamesConfig,
     entries: BTreeMap<ShareName, Entry>,
-    by_owner: BTreeMap<PeerId, usize>,
+    by_owner: BTreeMap<PeerId, BTreeSet<ShareName>>,
+    networks: PrefixParts,
     limiter: PrefixLimiter,
 }
 
@@ -146,10 +153,12 @@ impl Names {
         now: Instant,
     ) -> Self {
         let limiter = PrefixLimiter::new(config.claims_each, config.claims, now);
-        let mut names = Self { config, entries: BTreeMap::new(), by_owner: BTreeMap::new(), limiter };
+        let networks = PrefixParts::new(config.of_network);
+        let (entries, by_owner) = (BTreeMap::new(), BTreeMap::new());
+        let mut names = Self { config, entries, by_owner, networks, limiter };
         for (name, claim) in kept {
             let kept = Some(claim.used);
-            names.insert(name, Entry { claim, keep: true, kept, told: true, present: 0 });
+            names.insert(name, Entry { claim, keep: true, kept, told: true, network: None, present: 0 });
         }
         names
     }
@@ -173,32 +182,41 @@ impl Names {
             if entry.claim.owner != owner {
                 return Err(Denied::Taken);
             }
+            let network = Prefix::of(from.ip());
+            if entry.network.is_none() && self.networks.take(network) {
+                entry.network = Some(network);
+            }
             return Ok(entry.grant(keep, time.unix));
         }
-        self.make_room(owner, from, time)?;
+        let network = Some(self.make_room(owner, from, time)?);
         let claim = Claim { owner, used: time.unix };
-        let mut entry = Entry { claim, keep, kept: None, told: false, present: 0 };
+        let mut entry = Entry { claim, keep, kept: None, told: false, network, present: 0 };
         let granted = entry.grant(keep, time.unix);
         self.insert(name.clone(), entry);
         Ok(granted)
     }
 
-    fn make_room(&mut self, owner: PeerId, from: std::net::SocketAddr, time: Time) -> Result<(), Denied> {
-        if self.by_owner.get(&owner).copied().unwrap_or(0) >= self.config.each {
-            self.drop_all_over(time.unix, |entry| entry.claim.owner == owner);
-            let own = self.entries.iter().filter(|(_, entry)| entry.claim.owner == owner);
-            let names: Vec<_> = own.map(|(name, _)| name.clone()).collect();
-            if names.len() >= self.config.each {
-                return Err(Denied::TooMany(names));
+    /// The network whose part the name takes. What costs time comes behind the rates.
+    fn make_room(&mut self, owner: PeerId, from: std::net::SocketAddr, time: Time) -> Result<Prefix, Denied> {
+        let own = self.by_owner.get(&owner).cloned().unwrap_or_default();
+        if own.len() >= self.config.each {
+            own.iter().for_each(|name| self.drop_if_over(name, time.unix));
+            let left: Vec<_> = own.into_iter().filter(|name| self.entries.contains_key(name)).collect();
+            if left.len() >= self.config.each {
+                return Err(Denied::TooMany(left));
             }
         }
-        if self.entries.len() >= self.config.total {
-            self.drop_all_over(time.unix, |_| true);
-        }
-        if self.entries.len() >= self.config.total || !self.limiter.allow(from, time.now) {
+        if !self.limiter.allow(from, time.now) {
             return Err(Denied::Busy);
         }
-        Ok(())
+        if self.entries.len() >= self.config.total {
+            self.drop_all_over(time.unix);
+        }
+        let network = Prefix::of(from.ip());
+        if self.entries.len() >= self.config.total || !self.networks.take(network) {
+            return Err(Denied::Busy);
+        }
+        Ok(network)
     }
 
     /// One connection of the owner's uses the name no more. What is to be kept of it.
@@ -235,7 +253,7 @@ impl Names {
 
     /// What is in use has been used now: what is to be kept of it, and the names that are nobody's any more.
     pub fn refresh(&mut self, unix: u64) -> (Vec<(ShareName, Claim)>, Vec<ShareName>) {
-        let over = self.drop_all_over(unix, |_| true);
+        let over = self.drop_all_over(unix);
         let mut used = Vec::new();
         for (name, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.present > 0) {
             used.extend(entry.use_at(unix).map(|claim| (name.clone(), claim)));
@@ -254,15 +272,20 @@ impl Names {
     }
 
     fn insert(&mut self, name: ShareName, entry: Entry) {
-        *self.by_owner.entry(entry.claim.owner).or_default() += 1;
+        self.by_owner.entry(entry.claim.owner).or_default().insert(name.clone());
         self.entries.insert(name, entry);
     }
 
     fn remove(&mut self, name: &ShareName) {
         let Some(entry) = self.entries.remove(name) else { return };
-        match self.by_owner.get_mut(&entry.claim.owner) {
-            Some(count) if *count > 1 => *count -= 1,
-            Some(_) | None => drop(self.by_owner.remove(&entry.claim.owner)),
+        if let Some(network) = entry.network {
+            self.networks.give_back(network);
+        }
+        if let Some(own) = self.by_owner.get_mut(&entry.claim.owner) {
+            own.remove(name);
+            if own.is_empty() {
+                self.by_owner.remove(&entry.claim.owner);
+            }
         }
     }
 
@@ -272,9 +295,8 @@ impl Names {
         }
     }
 
-    fn drop_all_over(&mut self, unix: u64, which: impl Fn(&Entry) -> bool) -> Vec<ShareName> {
-        let config = &self.config;
-        let over = self.entries.iter().filter(|(_, entry)| which(entry) && entry.is_over(config, unix));
+    fn drop_all_over(&mut self, unix: u64) -> Vec<ShareName> {
+        let over = self.entries.iter().filter(|(_, entry)| entry.is_over(&self.config, unix));
         let over: Vec<_> = over.map(|(name, _)| name.clone()).collect();
         over.iter().for_each(|name| self.remove(name));
         over

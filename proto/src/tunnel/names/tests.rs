@@ -126,6 +126,26 @@ fn strangers_fill_neither_the_memory_nor_the_disk() {
     assert_eq!(allowed.count(), 50, "they are all of one network");
 }
 
+#[test]
+fn one_network_does_not_have_all_names_and_gives_its_part_back() {
+    let claims = Rate { burst: 2000, refill: Duration::from_secs(1) };
+    let config = NamesConfig { of_network: 2, claims_each: claims, ..NamesConfig::default() };
+    let kept = (0..3).map(|n| (name(&format!("k{n}")), claim(n, 0))).collect();
+    let mut world = World::new(config, kept);
+    // Names of an earlier run are their owners', wherever these are now, and count from then on.
+    for n in 0..3 {
+        assert_eq!(world.keep(&format!("k{n}"), n, 1), Ok(false));
+    }
+    assert_eq!(world.keep("new", 9, 1), Err(Denied::Busy), "whatever key");
+    let elsewhere = Time { now: world.start, unix: 1 };
+    let from = ([198, 51, 100, 1], 1).into();
+    assert!(world.names.claim(&name("new"), peer(9), from, true, elsewhere).is_ok());
+    world.names.release(&name("k0"), 1);
+    world.names.refresh(31 * DAY);
+    assert_eq!(world.keep("newer", 9, 31 * DAY), Ok(true));
+    assert_eq!(world.keep("newest", 9, 31 * DAY), Err(Denied::Busy));
+}
+
 fn claim(owner: u8, used: u64) -> Claim {
     Claim { owner: peer(owner), used }
 }
