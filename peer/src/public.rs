@@ -1,6 +1,7 @@
 //! Visitors from the gateway: their exchanges with the local server, and who they are.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,6 +111,11 @@ pub(crate) fn describe(args: &cli::Share, stored: &StoredShare) -> Result<Option
     }))
 }
 
+/// The code by which the gateway is told that the local server has no connection for a visitor.
+fn why_not_reached(error: &io::Error) -> u32 {
+    if error.kind() == io::ErrorKind::TimedOut { close::TARGET_SILENT } else { close::TARGET_REFUSED }
+}
+
 impl Public {
     pub(crate) fn new(target: TcpTarget, net: Arc<dyn Net>, report: Report, name: String) -> Self {
         Self { target, net, report, name, guests: Mutex::default(), gone: AtomicBool::new(false) }
@@ -159,7 +165,7 @@ impl Public {
                 if !self.gone.swap(true, Ordering::Relaxed) {
                     self.report.warning(format_args!("{} does not accept visitors: {error}", self.target));
                 }
-                return exchange.refuse(close::TARGET_REFUSED);
+                return exchange.refuse(why_not_reached(&error));
             }
         };
         self.gone.store(false, Ordering::Relaxed);
@@ -268,5 +274,16 @@ impl Public {
             }
         };
         Failure::new(code, slug, text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_silent_is_told_from_one_that_refuses() {
+        assert_eq!(why_not_reached(&io::ErrorKind::TimedOut.into()), close::TARGET_SILENT);
+        assert_eq!(why_not_reached(&io::ErrorKind::ConnectionRefused.into()), close::TARGET_REFUSED);
     }
 }

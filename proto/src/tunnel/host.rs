@@ -113,6 +113,12 @@ impl Hosts {
         let label = host.strip_suffix(&self.domain).and_then(|label| label.strip_suffix('.'));
         label.and_then(|label| label.parse().ok()).map_or(Destination::Unknown, Destination::Name)
     }
+
+    /// Whether the name's host is the server itself: who had the name would be visited by nobody.
+    pub fn is_own(&self, name: &ShareName) -> bool {
+        let label = |apex: &str| apex.strip_suffix(&self.domain)?.strip_suffix('.').map(str::to_owned);
+        self.apex.iter().any(|apex| label(apex).as_deref() == Some(name.as_str()))
+    }
 }
 
 /// Whether both addresses are one host's, as far as addresses tell: the same one, or this very machine's.
@@ -209,6 +215,13 @@ mod tests {
             assert_eq!(Authority::parse(host.as_bytes()), None, "{host}");
         }
         assert_eq!(Authority::parse(&[b'a'; 254]), None);
+    }
+
+    #[test]
+    fn a_host_of_the_servers_own_is_no_name_to_give_away() {
+        let hosts = Hosts::new("example.com", ["Gate.Example.com", "nas.example.net", "a.b.example.com"]);
+        let is_own = |name: &str| hosts.is_own(&name.parse().unwrap());
+        assert!(is_own("gate") && !is_own("nas") && !is_own("b"));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub mod close {
     pub const NOT_PUBLIC: u32 = 15;
     /// The local server refused the connection.
     pub const TARGET_REFUSED: u32 = 16;
+    /// The local server did not answer the connection at all.
+    pub const TARGET_SILENT: u32 = 17;
     /// One end gave the exchange up, and the other is to notice.
     pub const RESET: u32 = 18;
     /// The sharer serves as many visitors as it takes.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use proto::name::ShareName;
 use proto::tunnel::label::{self, NotForYou};
 use proto::tunnel::proxy::Visit;
 use proto::tunnel::request::RequestHead;
@@ -46,7 +47,13 @@ impl Gateway {
             self.counters.registrations_refused.add();
             return Page::json(403, &json!({ "message": "This server is private: it opens no tunnels." }));
         }
-        let name = match asked.map(label::asked_for).transpose() {
+        let own = |name: &ShareName| self.config.hosts.is_own(name);
+        let asked = asked.map(label::asked_for).transpose();
+        let name = match asked {
+            Ok(Some(name)) if own(&name) => Err(NotForYou::Reserved),
+            asked => asked,
+        };
+        let name = match name {
             // One that is a key's is as good as taken, whether its owner is here or not.
             Ok(Some(name)) if self.sharers.is_claimed(&name) => None,
             Ok(name) => name,

@@ -58,6 +58,7 @@ fn unanswered(from: &Inbox, ended: EndedBy) -> Failed {
         EndedBy::Way => Failed::Lost,
         EndedBy::Sharer(_) | EndedBy::Server if from.total() > 0 => Failed::Garbage,
         EndedBy::Sharer(code) if code == u64::from(close::TARGET_REFUSED) => Failed::NotThere,
+        EndedBy::Sharer(code) if code == u64::from(close::TARGET_SILENT) => Failed::Slow,
         EndedBy::Sharer(code) if code == u64::from(close::BUSY) => Failed::Busy,
         EndedBy::Sharer(code) if code == u64::from(close::NOT_PUBLIC) => Failed::NotPublic,
         EndedBy::Sharer(_) | EndedBy::Server => Failed::Unanswered,

@@ -256,6 +256,7 @@ fn sharers(config: &GatewayConfig, tunnels: Option<Arc<Tunnels>>, counters: Arc<
     tokio::spawn(work);
     let terms = Terms {
         server: config.server,
+        hosts: config.hosts.clone(),
         urls: config.urls.clone(),
         admission: config.admission.clone(),
         exchanges: config.limits.exchanges,

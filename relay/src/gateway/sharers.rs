@@ -19,6 +19,7 @@ use proto::id::{PeerId, ShareId};
 use proto::name::ShareName;
 use proto::tunnel::access::Access;
 use proto::tunnel::forward::Rewrite;
+use proto::tunnel::host::Hosts;
 use proto::tunnel::lineup::{Lineup, SharerKey};
 use proto::tunnel::names::{Claim, Names, NamesConfig, Time};
 use proto::tunnel::pool::Refusal;
@@ -55,6 +56,7 @@ const NOTE: Duration = Duration::from_secs(3600);
 /// What sharers are told, and what they may have.
 pub(crate) struct Terms {
     pub(crate) server: PeerId,
+    pub(crate) hosts: Hosts,
     pub(crate) urls: NameUrls,
     pub(crate) admission: Admission,
     /// Exchanges of one share at once.

@@ -108,3 +108,12 @@ async fn a_visitor_that_leaves_behind_many_early_requests_is_missed() {
     visitor.read_exact(&mut came).await.unwrap();
     assert_eq!(&came, b"HTTP/1.1 200");
 }
+
+#[test]
+fn a_sharer_says_whether_its_server_refused_or_was_silent() {
+    let nothing = Inbox::new(Box::new(tokio::io::empty()));
+    let failed = |code: u32| unanswered(&nothing, EndedBy::Sharer(code.into()));
+    assert_eq!(failed(close::TARGET_REFUSED), Failed::NotThere);
+    assert_eq!(failed(close::TARGET_SILENT), Failed::Slow);
+    assert_eq!(failed(close::RESET), Failed::Unanswered);
+}

@@ -109,6 +109,9 @@ impl Sharers {
         nonce: &[u8; 32],
     ) -> Result<(), NotPublished> {
         let name: ShareName = publication.name.parse().map_err(|_| NotPublished::InvalidName)?;
+        if self.terms.hosts.is_own(&name) {
+            return Err(NotPublished::Reserved);
+        }
         if !publication.is_signed_by(&seat.peer, &self.terms.server, nonce) {
             return Err(NotPublished::BadSignature);
         }
