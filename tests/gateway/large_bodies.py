@@ -1,6 +1,6 @@
 """Large bodies through a public share, and what they cost its two programs: `ok NAME` or `FAIL NAME` per claim.
 
-usage: large_bodies.py PEER SERVER_PORT SERVER_PID DIRECTORY UPLOAD_MIB DOWNLOAD_MIB
+usage: large_bodies.py PEER SERVER_PORT SERVER_PID DIRECTORY BODY_MIB PIECE_MIB
 """
 
 import hashlib
@@ -28,7 +28,7 @@ HELD = 0.3
 LIMIT = 30
 
 PEER, PORT, SERVER, DIRECTORY = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), pathlib.Path(sys.argv[4])
-UPLOAD, DOWNLOAD = (int(size) * MIB for size in sys.argv[5:7])
+BODY, PIECE = (int(size) * MIB for size in sys.argv[5:7])
 FILE = 4096 * MIB
 
 
@@ -129,18 +129,18 @@ class Origin:
 
     def halves(self, stream, _):
         """Says the first half, and waits until it is told to go on."""
-        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DOWNLOAD)
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
         half = bytes(CHUNK)
         for part in range(2):
-            for _ in range(DOWNLOAD // 2 // CHUNK):
+            for _ in range(BODY // 2 // CHUNK):
                 stream.sendall(half)
             if part == 0:
                 assert self.go_on.wait(LIMIT)
 
     def pour(self, stream, _):
         """Says as much as anybody takes."""
-        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % DOWNLOAD)
-        left, block = DOWNLOAD, bytes(CHUNK)
+        stream.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % BODY)
+        left, block = BODY, bytes(CHUNK)
         while left > 0:
             if is_held_up(stream):
                 self.go_on.set()
@@ -184,13 +184,13 @@ def upload(size, meanwhile=lambda: None):
 
 def an_upload_to_a_slow_server_takes_no_memory():
     origin.go_on.set()
-    upload(16 * MIB)
+    upload(8 * MIB)
     origin.go_on.clear()
     memory, began = Memory(sharer), time.monotonic()
-    held = upload(UPLOAD, origin.go_on.set)
+    held = upload(BODY, origin.go_on.set)
     assert held, "the visitor was never held up"
     seconds = time.monotonic() - began
-    memory.is_flat(f"upload of {UPLOAD // MIB} MiB in {seconds:.1f} s")
+    memory.is_flat(f"upload of {BODY // MIB} MiB in {seconds:.1f} s")
 
 
 def a_download_that_stops_halfway_is_all_there_and_takes_no_memory():
@@ -200,11 +200,11 @@ def a_download_that_stops_halfway_is_all_there_and_takes_no_memory():
     with visitor:
         visitor.sendall(f"GET /halves HTTP/1.1\r\n{fields}\r\n".encode())
         assert read_head(visitor).startswith("HTTP/1.1 200 ")
-        read_some(visitor, DOWNLOAD // 2)
+        read_some(visitor, BODY // 2)
         origin.go_on.set()
-        read_some(visitor, DOWNLOAD // 2)
+        read_some(visitor, BODY // 2)
         assert not visitor.recv(1)
-    memory.is_flat(f"download of {DOWNLOAD // MIB} MiB")
+    memory.is_flat(f"download of {BODY // MIB} MiB")
 
 
 def a_visitor_that_does_not_read_takes_no_memory():
@@ -215,9 +215,9 @@ def a_visitor_that_does_not_read_takes_no_memory():
         visitor.sendall(f"GET /pour HTTP/1.1\r\n{fields}\r\n".encode())
         assert origin.go_on.wait(LIMIT), "the local server was never held up"
         poured = origin.poured
-        assert poured < DOWNLOAD, "nobody held it up"
+        assert poured < BODY, "nobody held it up"
         assert read_head(visitor).startswith("HTTP/1.1 200 ")
-        read_some(visitor, DOWNLOAD)
+        read_some(visitor, BODY)
     memory.is_flat(f"visitor that stopped reading after {poured // 1024} KiB")
 
 
@@ -290,8 +290,8 @@ def pieces_of_a_file_of_4_gib_take_no_memory():
         thread.join()
     assert not wrong, wrong
     assert piece(FILE - 16, 16) == bytes(16)
-    assert piece(0, DOWNLOAD) == mark(0)
-    memory.is_flat(f"pieces of 1 MiB, four at a time, and one of {DOWNLOAD // MIB} MiB")
+    assert piece(0, PIECE) == mark(0)
+    memory.is_flat(f"pieces of 1 MiB, four at a time, and one of {PIECE // MIB} MiB")
 
 
 children = []
