@@ -76,6 +76,18 @@ pub enum Error {
          other; try from another network"
     )]
     NoPath,
+    /// The same, where nothing else than a direct path was asked for.
+    #[error(
+        "no direct path to the peer could be found: the networks at both ends let no packets through to each \
+         other; without `--path direct` data takes the relay"
+    )]
+    NoDirectPath,
+    /// No path through a relay, where nothing else was asked for.
+    #[error(
+        "no relay joins the two: {0}; without `--path relay` a direct path is looked for, and to have a relay let \
+         the server run one, or name one with its --relay"
+    )]
+    NoRelay(&'static str),
     /// Who answered at the far end is not the ticket's sharer.
     #[error("who answers is not the ticket's sharer ({0}); ask for a new ticket")]
     WrongPeer(String),
@@ -119,6 +131,8 @@ impl Error {
             Self::ServerUnreachable { .. }
             | Self::ServerSilent { .. }
             | Self::NoPath
+            | Self::NoDirectPath
+            | Self::NoRelay(_)
             | Self::Broken(_)
             | Self::Dial(DialFailure::Offline | DialFailure::NoAnswer | DialFailure::Busy)
             | Self::Dial(DialFailure::Refused(Refusal::Full)) => true,
@@ -148,7 +162,7 @@ impl From<Error> for Failure {
             Error::Dial(DialFailure::Refused(Refusal::Expired)) => (Code::NotAuthorised, "ticket-expired"),
             Error::Dial(DialFailure::Refused(Refusal::Full)) => (Code::Failed, "peer-full"),
             Error::Dial(DialFailure::Refused(_)) => (Code::NotAuthorised, "not-authorised"),
-            Error::NoPath => (Code::Failed, "no-path"),
+            Error::NoPath | Error::NoDirectPath | Error::NoRelay(_) => (Code::Failed, "no-path"),
             Error::WrongPeer(_) => (Code::NotAuthorised, "wrong-peer"),
             Error::Broken(_) => (Code::Failed, "broken"),
             Error::Local(_) => (Code::Failed, "failed"),

@@ -38,7 +38,10 @@ pub(crate) async fn run(args: cli::Ping, report: Report) -> Result<Ending, Failu
     let store = Store::of_this_user()?;
     let ticket = ticket_source::read(args.ticket, &store)?;
     let key = Arc::new(store.identity()?);
-    let endpoint = Endpoint::bind(EndpointConfig::new(key, ticket.server.clone()), Arc::new(OsNet))?;
+    // The router is asked for no port: a path that a ping found by one would be no other visitor's.
+    let config = EndpointConfig::new(key, ticket.server.clone());
+    let config = EndpointConfig { relay: ticket.relay.clone(), proxy: cli::proxy()?, ..config };
+    let endpoint = Endpoint::bind(config, Arc::new(OsNet))?;
     let ended = tokio::select! {
         ended = ping(&endpoint, &ticket, args.count, &report) => ended.map(Ending::from),
         reason = shutdown.requested() => Ok(reason.into()),

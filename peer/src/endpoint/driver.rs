@@ -154,6 +154,8 @@ pub(super) struct Driver {
     relays: Relays,
     next_link: u16,
     traffic_at: Option<Instant>,
+    /// When the counters were read last.
+    traffic_read: Option<Instant>,
     closed: bool,
 }
 
@@ -192,6 +194,7 @@ impl Driver {
             relays: Relays::default(),
             next_link: 1,
             traffic_at: None,
+            traffic_read: None,
             closed: false,
         }
     }
@@ -221,6 +224,7 @@ impl Driver {
                     None => self.closed = true,
                 },
                 Some(datagram) = datagrams.recv() => self.handle_datagram(datagram, now()),
+                () = self.parts.socket.stirred() => self.handle_stirred(now()),
                 () = sleep => self.handle_timeout(now()),
             }
             if roaming::was_stopped(deadline, now()) {
@@ -440,11 +444,26 @@ impl Driver {
         if self.traffic_at.is_none_or(|at| at > now) {
             return;
         }
+        self.parts.socket.rest();
         let mut any = false;
         for remote in self.remotes.values_mut() {
             any |= remote.report_traffic(&self.parts.socket, now);
         }
+        if any {
+            self.parts.socket.stay_awake();
+        }
+        self.traffic_read = Some(now);
         self.traffic_at = Some(now + if any { TRAFFIC_BUSY } else { TRAFFIC_IDLE });
+    }
+
+    /// A packet passes after a rest. If it goes unanswered, that is known from now on, and not from whenever
+    /// the counters are read next. What passes to the server stirs the socket too, hence the least distance.
+    fn handle_stirred(&mut self, now: Instant) {
+        if self.traffic_at.is_some() {
+            let soonest = self.traffic_read.map_or(now, |read| now.max(read + TRAFFIC_BUSY));
+            self.traffic_at = earliest(self.traffic_at, Some(soonest));
+            self.report_traffic(now);
+        }
     }
 
     fn by_address(&mut self, address: SocketAddr) -> Option<(RemoteKey, &mut Remote)> {

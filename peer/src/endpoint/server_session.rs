@@ -32,7 +32,8 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// One that never answers must not hide it.
 const REPRIEVE: Duration = Duration::from_secs(1);
 
-/// How long the relay is held back for UDP, which shows the server where we are.
+/// How long an attempt leaves to UDP alone, which shows the server where we are. On all but the nearest server's
+/// relay UDP has had more by the time that it takes frames: two round trips.
 const UDP_HEAD_START: Duration = Duration::from_millis(60);
 
 /// How soon, and how rarely at last, UDP is tried again while the session goes through the relay.
@@ -292,14 +293,15 @@ async fn connect(dialer: Dialer, path: PathId, delay: Duration) -> Result<Reache
     }
 }
 
-/// Once the relay takes frames, UDP has had two round trips; it gets a little more.
+/// The handshake's first flight follows the login at the relay at once.
 async fn connect_relayed(dialer: Dialer, relayed: RelayedServer) -> Result<Reached, Lost> {
+    let until = Instant::now() + UDP_HEAD_START;
     let RelayedServer { path, mut state } = relayed;
     let is_up = |state: &RelayState| matches!(state, RelayState::Up(_));
     if state.wait_for(is_up).await.is_err() {
         return Err(Lost::Passing("the relay is not wanted any more".into()));
     }
-    connect(dialer, path, UDP_HEAD_START).await
+    connect(dialer, path, until.saturating_duration_since(Instant::now())).await
 }
 
 /// Where the server's UDP port is by its URL's word, if that is another place than we know.

@@ -36,7 +36,7 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak};
 use std::task::{Context, Poll, ready};
 
@@ -45,7 +45,7 @@ use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use relay::demux::{self, Class};
 use relay::net::Link;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::congestion::PathEpoch;
@@ -86,6 +86,9 @@ pub struct PathSocket {
     receiver: Arc<Receiver>,
     stun: mpsc::Sender<Datagram>,
     drops: Drops,
+    /// Whether the next packet is to be told of, and who waits for that.
+    resting: AtomicBool,
+    stirred: Notify,
 }
 
 impl PathSocket {
@@ -104,6 +107,8 @@ impl PathSocket {
             receiver,
             stun,
             drops: Drops::default(),
+            resting: AtomicBool::new(false),
+            stirred: Notify::new(),
         };
         (Arc::new(socket), datagrams)
     }
@@ -213,6 +218,30 @@ impl PathSocket {
         self.table().path_stats(remote, path)
     }
 
+    /// From here on nothing passes, as far as anybody knows: the next packet to or from any remote ends
+    /// [`Self::stirred`]. Whoever rests reads the counters after this, so that no packet falls between.
+    pub fn rest(&self) {
+        self.resting.store(true, Ordering::Release);
+    }
+
+    /// The counters are read in a moment anyhow: no packet is told of.
+    pub fn stay_awake(&self) {
+        self.resting.store(false, Ordering::Release);
+    }
+
+    /// Waits for the first packet after [`Self::rest`].
+    pub async fn stirred(&self) {
+        self.stirred.notified().await;
+    }
+
+    /// A packet passes.
+    fn stir(&self) {
+        // Mostly it is not resting, and a look costs less than a swap.
+        if self.resting.load(Ordering::Acquire) && self.resting.swap(false, Ordering::AcqRel) {
+            self.stirred.notify_one();
+        }
+    }
+
     /// All counters.
     pub fn stats(&self) -> Stats {
         let held = {
@@ -310,6 +339,7 @@ impl PathSocket {
         let Some((remote, counters)) = table.accepted(path) else { return false };
         counters.received(meta.len.div_ceil(meta.stride), meta.len);
         meta.addr = remote;
+        self.stir();
         true
     }
 
@@ -360,6 +390,9 @@ impl AsyncUdpSocket for PathSocket {
                 Sent::Full => full.push(hop.path.link),
                 Sent::Refused => {}
             }
+        }
+        if sent {
+            self.stir();
         }
         if full.is_empty() {
             return Ok(());

@@ -310,7 +310,8 @@ impl Driver {
             tracing::debug!(peer = ?from.0, ?nat, round, "its NAT");
             punch.handle_told(nat, round, now);
         }
-        let candidates = self.believed(&trickle.claims, seen(observed));
+        let is_direct = self.parts.paths != PathPolicy::Relay;
+        let candidates = if is_direct { self.believed(&trickle.claims, seen(observed)) } else { Vec::new() };
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         let role = remote.role;
         for candidate in candidates {
@@ -502,6 +503,13 @@ impl Driver {
                 self.dials[index].reaching = Some(sharer);
                 self.dials[index].meet();
                 self.meet_at_relay(sharer, early, &claims, now);
+                let has_relay = self.remotes.get(&sharer).is_some_and(|remote| remote.relayed.is_some());
+                if self.parts.paths == PathPolicy::Relay && !has_relay {
+                    self.dials[index].reaching = None;
+                    self.refuse_dial(index, Error::NoRelay("neither the ticket nor the peer names one"));
+                    self.forget(sharer, (close::DONE, "no path"), now);
+                    return true;
+                }
                 self.dials[index].repunch.is_some()
             }
             DialEvent::Failed(failure) => {
@@ -571,7 +579,12 @@ impl Driver {
         let Some(index) = self.dials.iter().position(|dialling| dialling.reaching == Some(key)) else {
             return;
         };
-        self.refuse_dial(index, Error::NoPath);
+        let error = match self.parts.paths {
+            PathPolicy::Auto => Error::NoPath,
+            PathPolicy::Direct => Error::NoDirectPath,
+            PathPolicy::Relay => Error::NoRelay("the one that both know of cannot be reached"),
+        };
+        self.refuse_dial(index, error);
         self.dials.remove(index);
     }
 

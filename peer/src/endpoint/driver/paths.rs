@@ -11,7 +11,7 @@ use proto::stun::{self, Preview, Role};
 use super::Driver;
 use super::relays::FIRST_LINK;
 use crate::endpoint::remote::RemoteKey;
-use crate::endpoint::{EndpointEvent, PathReport};
+use crate::endpoint::{EndpointEvent, PathPolicy, PathReport};
 use crate::path_socket::Datagram;
 
 /// How many short-lived links one process has at once.
@@ -152,7 +152,7 @@ impl Driver {
     }
 
     pub(super) fn has_room_for_fresh_link(&self) -> bool {
-        self.fresh_links.len() < MAX_FRESH_LINKS
+        self.parts.paths != PathPolicy::Relay && self.fresh_links.len() < MAX_FRESH_LINKS
     }
 
     pub(super) fn keep_fresh_link(

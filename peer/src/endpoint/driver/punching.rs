@@ -12,6 +12,7 @@ use proto::punch::{Punch, PunchAction, Survey, SurveyAction};
 use proto::wire::session::ToServer;
 
 use super::Driver;
+use crate::endpoint::PathPolicy;
 use crate::endpoint::remote::RemoteKey;
 
 /// What is known of our NAT's ports, and whose sockets are open to guess some.
@@ -61,7 +62,7 @@ impl Driver {
         observed: Option<SocketAddr>,
         now: Instant,
     ) -> Option<Punch> {
-        let server = self.server_v4()?;
+        let server = self.server_v4().filter(|_| self.parts.paths != PathPolicy::Relay)?;
         let seed = random(&mut self.rng);
         Punch::new(agent.probe(), server, observed?, self.ports.profile, seed, now)
     }

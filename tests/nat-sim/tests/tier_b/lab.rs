@@ -78,7 +78,7 @@ fn filter() -> tracing_subscriber::EnvFilter {
 }
 
 /// A key that is the same in each run.
-fn key(number: u8) -> SecretKey {
+pub(crate) fn key(number: u8) -> SecretKey {
     // RFC 8410 §7: what stands before the 32 bytes of an Ed25519 key in PKCS #8 form.
     const PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
     SecretKey::from_pkcs8(&[&PREFIX[..], &[number; 32]].concat()).unwrap()

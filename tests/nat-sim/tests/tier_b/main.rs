@@ -12,4 +12,5 @@ mod pairs;
 mod relayed;
 mod roaming;
 mod service;
+mod switching;
 mod transfer;

@@ -1,14 +1,16 @@
 //! Connections that begin at a relay, and what becomes of them.
 
+use std::time::Duration;
+
 use nat_sim::kind::Kind;
 use nat_sim::link::Quality;
 use nat_sim::world::World;
-use peer::PathPolicy;
+use peer::{Error, PathPolicy};
 use proto::path::PathKind;
 use tokio::time::{Instant, sleep};
 
 use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, registered, run};
-use crate::service::{self, Visitor};
+use crate::service::{self, Visitor, stalls};
 
 const HOME: Kind = Kind::PORT_RESTRICTED;
 const HARD: Kind = Kind::SYMMETRIC_RANDOM;
@@ -40,9 +42,9 @@ fn two_hard_nats_meet_at_the_relay() {
     });
 }
 
-#[test]
-fn the_first_answer_over_the_relay_comes_after_the_round_trips_that_it_needs() {
-    run(&pair(1, HARD, HARD), 1, async |lab| {
+/// From the start of a connector behind this to the first byte of an answer, over the relay alone.
+fn first_answer(a: Kind) -> Duration {
+    run(&pair(1, a, HARD), 1, async |lab| {
         let _server = lab.server_with_relay();
         let _b = sharer(&lab).await;
         let began = Instant::now();
@@ -50,10 +52,25 @@ fn the_first_answer_over_the_relay_comes_after_the_round_trips_that_it_needs() {
         let begun = a.endpoint.begin(&lab.ticket()).await.unwrap();
         Visitor::fetch(&begun.early(), 8).await;
         let took = began.elapsed();
-        // R to the server each: session and relay, offer and login; then the handshake, then proof and request.
-        assert!(took <= 2 * R + 2 * (R + R) + 20 * MS, "{took:?}");
         begun.finish().await.unwrap();
-    });
+        took
+    })
+}
+
+#[test]
+fn the_first_answer_over_the_relay_comes_after_the_round_trips_that_it_needs() {
+    // R to the server each: session and relay, offer and login; then the handshake, then proof and request.
+    let took = first_answer(HARD);
+    println!("{took:?}");
+    assert!(took <= 2 * R + 2 * (R + R) + 20 * MS, "{took:?}");
+}
+
+#[test]
+fn without_udp_the_first_answer_comes_two_round_trips_later() {
+    // The session's handshake goes through the relay, whose login has to wait for TCP and HTTP.
+    let took = first_answer(BLOCKED);
+    println!("{took:?}");
+    assert!(took <= 4 * R + 2 * (R + R) + 20 * MS, "{took:?}");
 }
 
 #[test]
@@ -104,6 +121,25 @@ fn a_kind_of_path_can_be_forced() {
 }
 
 #[test]
+fn a_kind_of_path_that_cannot_be_had_is_an_error_of_its_own() {
+    run(&pair(1, HARD, HARD), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let _b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Direct);
+        assert_eq!(a.connect(&lab.ticket()).await.unwrap_err(), Error::NoDirectPath);
+    });
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let _server = lab.server();
+        let b = lab.peer("b", 0);
+        service::start(&b.net());
+        b.share().await.unwrap();
+        let a = lab.relayed_peer("a", PathPolicy::Relay);
+        let error = a.connect(&lab.ticket()).await.unwrap_err();
+        assert!(matches!(error, Error::NoRelay(_)), "{error:?}");
+    });
+}
+
+#[test]
 fn a_server_that_was_killed_is_missed_at_once_and_found_within_three_seconds() {
     run(&pair(1, HOME, HOME), 1, async |lab| {
         let server = lab.server_with_relay();
@@ -143,6 +179,66 @@ fn a_direct_path_that_dies_stalls_a_transfer_for_less_than_two_seconds() {
         for peer in [&a, &b] {
             assert_eq!(kinds(peer).last(), Some(&PathKind::Direct));
         }
+    });
+}
+
+#[test]
+fn a_direct_path_that_died_in_a_pause_is_missed_with_the_next_request_and_not_later() {
+    // The counters of an idle path are read every two seconds: the request comes at any time between.
+    for pause in (0..8).map(|n| 6 * SEC + n * 250 * MS) {
+        run(&pair(1, HOME, HOME), 1, async |lab| {
+            let _server = lab.server_with_relay();
+            let _b = sharer(&lab).await;
+            let a = lab.relayed_peer("a", PathPolicy::Auto);
+            let connection = a.connect(&lab.ticket()).await.unwrap();
+            let mut visitor = Visitor::echo(&connection).await;
+            visitor.round_trip().await;
+            sleep(pause).await;
+            assert_eq!(kinds(&a).last(), Some(&PathKind::Direct));
+            lab.world.with_world(|world| world.cut_direct(true));
+            sleep(SEC).await;
+            let took = visitor.round_trip().await;
+            println!("a request after {pause:?}: {took:?}");
+            // Suspicion at 0.3 s; QUIC repeats what was lost by then, and the relay's round trip is 2 R.
+            assert!(took <= 300 * MS + 2 * R + 500 * MS, "after {pause:?}: {took:?}");
+        });
+    }
+}
+
+#[test]
+fn an_upgrade_from_the_relay_stalls_a_transfer_for_less_than_a_round_trip() {
+    let wire = Quality { rate: Some(12_500_000), queue: 500_000, ..Quality::default() };
+    let plan = World::plan(1).home("a", HOME).over(wire, wire).home("b", HOME).over(wire, wire);
+    run(&plan.server("s").server_rtt(R).direct_rtt(D), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let began = Instant::now() - lab.world.elapsed();
+        // Until the first two attempts at a direct path are over, so that the relay is in full use by then.
+        lab.world.with_world(|world| world.cut_direct(true));
+        let open = async {
+            sleep(3 * SEC).await;
+            lab.world.with_world(|world| world.cut_direct(false));
+            std::future::pending::<()>().await;
+        };
+        let transfer = async {
+            let connection = a.connect(&lab.ticket()).await.unwrap();
+            Visitor::arrivals(&connection, 32_000_000).await
+        };
+        let arrivals = tokio::select! { arrivals = transfer => arrivals, () = open => unreachable!() };
+        for peer in [&a, &b] {
+            assert_eq!(kinds(peer)[..2], [PathKind::Relay, PathKind::Direct]);
+        }
+        // The sharer's is the end that sends; what it sent through the relay is on its way for R still.
+        let upgraded = began + b.paths()[1].0;
+        assert!(arrivals[0] + 2 * SEC < upgraded && upgraded + SEC < *arrivals.last().unwrap());
+        let around = |from, to| {
+            let within = stalls(&arrivals).filter(|(at, _)| (from..to).contains(at));
+            within.map(|(_, stall)| stall).max().unwrap_or_default()
+        };
+        let (before, stall) = (around(upgraded - SEC, upgraded), around(upgraded, upgraded + SEC));
+        println!("the longest stall in a second before the upgrade: {before:?}; after it: {stall:?}");
+        assert!(stall < R, "{stall:?}");
     });
 }
 

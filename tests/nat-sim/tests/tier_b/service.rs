@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 pub(crate) const PORT: u16 = 8000;
 
 /// Longer than any stall that a test is about.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 const CHUNK: usize = 16 * 1024;
 
@@ -69,10 +69,10 @@ async fn visitor(net: Arc<SimNet>, mut stream: VisitorStream) {
 
 /// Bytes that any mistake shows in, the same ones each time.
 #[derive(Default)]
-struct Bytes(u64);
+pub(crate) struct Bytes(u64);
 
 impl Bytes {
-    fn take(&mut self, count: usize) -> Vec<u8> {
+    pub(crate) fn take(&mut self, count: usize) -> Vec<u8> {
         let words = count.div_ceil(8);
         let mut bytes: Vec<u8> = (0..words).flat_map(|_| self.next().to_le_bytes()).collect();
         bytes.truncate(count);
@@ -84,6 +84,11 @@ impl Bytes {
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed ^ (mixed >> 27)
     }
+}
+
+/// The times between arrivals, each with that of the second one.
+pub(crate) fn stalls(arrivals: &[Instant]) -> impl Iterator<Item = (Instant, Duration)> {
+    arrivals.windows(2).map(|pair| (pair[1], pair[1] - pair[0]))
 }
 
 /// A visitor's stream to the service.
@@ -121,17 +126,21 @@ impl Visitor {
 
     /// Fetches `count` bytes, and returns the longest time in which none came.
     pub(crate) async fn longest_stall(connection: &peer::Connection, count: usize) -> Duration {
+        let arrivals = Self::arrivals(connection, count).await;
+        stalls(&arrivals).map(|(_, stall)| stall).max().unwrap_or_default()
+    }
+
+    /// Fetches `count` bytes, and returns when some came, each time.
+    pub(crate) async fn arrivals(connection: &peer::Connection, count: usize) -> Vec<Instant> {
         let mut visitor = Self::asking(connection, count).await;
-        let (mut buffer, mut left, mut longest) = (vec![0; CHUNK], count, Duration::ZERO);
-        let mut last = None;
+        let (mut buffer, mut left, mut arrivals) = (vec![0; CHUNK], count, Vec::new());
         while left > 0 {
             let most = left.min(CHUNK);
             let read = timeout(PATIENCE, visitor.recv.read(&mut buffer[..most])).await;
             left -= read.expect("the transfer stalls").unwrap().expect("the transfer is cut short");
-            let now = Instant::now();
-            longest = longest.max(now - last.replace(now).unwrap_or(now));
+            arrivals.push(Instant::now());
         }
-        longest
+        arrivals
     }
 
     /// A stream on which the service echoes.
