@@ -3,13 +3,14 @@
 
 mod peers;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use peers::{PATIENCE, Peer, dial, get, http, key, nobody, relay, until};
+use peers::{PATIENCE, Peer, dial, get, http, key, nobody, relay, relay_behind, until};
 use proto::id::Instance;
 use proto::relay::{DropReason, RouterLimits, login};
-use proto::wire::relay::{Challenge, Check, Data, Denial, Frame, MAX_FRAME};
+use proto::wire::relay::{Challenge, Check, Data, Denial, Frame, MAX_FRAME, SUBPROTOCOL};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -99,6 +100,37 @@ async fn whatever_is_no_frame_ends_its_connection_and_no_other() {
     until("its session is gone", || relay.stats().connections == 1).await;
     good.say(&Frame::Ping([3; 8])).await;
     assert_eq!(good.hear().await.unwrap(), Frame::Pong([3; 8]).encode());
+}
+
+/// The status that somebody gets for whom a proxy speaks, and the connection.
+async fn ask_for(at: SocketAddr, visitor: &str) -> (String, TcpStream) {
+    let mut stream = TcpStream::connect(at).await.unwrap();
+    let request = format!(
+        "GET /relay HTTP/1.1\r\nHost: {at}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: {SUBPROTOCOL}\r\nX-Forwarded-For: {visitor}\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.unwrap();
+    (String::from_utf8_lossy(&status[9..]).into_owned(), stream)
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_each_peer_counts_for_itself() {
+    let one_each = RouterLimits { connections: (100, 1), ..RouterLimits::default() };
+    let relay = relay_behind(&["127.0.0.0/8"], one_each);
+    let mut open = Vec::new();
+    for (visitor, expected) in [
+        ("192.0.2.1", "101"),
+        ("192.0.2.9", "429"),
+        ("6.6.6.6, 198.51.100.1", "101"),
+        ("198.51.100.2", "429"),
+    ] {
+        let (status, stream) = ask_for(relay.http_addr(), visitor).await;
+        assert_eq!(status, expected, "{visitor}");
+        open.push(stream);
+    }
 }
 
 #[tokio::test]

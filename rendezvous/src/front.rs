@@ -8,6 +8,7 @@ use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Uri};
 use proto::id::PeerId;
+use proto::tunnel::proxy::Cidr;
 use proto::wire::relay::PATH as RELAY;
 use proto::wire::signal::{MAX_URL, RelayHint};
 use relay::http::{Asker, Page, Pages, page, text};
@@ -32,6 +33,8 @@ pub(crate) struct Front {
     pub(crate) https: Option<SocketAddr>,
     pub(crate) domain: String,
     pub(crate) public_url: Option<Uri>,
+    /// Proxies that are believed whom they speak for.
+    pub(crate) trusted: Vec<Cidr>,
     /// The relay of this server, which is found by the server's own URL.
     pub(crate) relay: Option<Arc<RelayServer>>,
     /// Others.
@@ -172,7 +175,7 @@ impl Pages for Front {
 
     fn take_over(&self, request: &mut Request<Incoming>, asker: Asker) -> Option<Page> {
         let relay = self.relay.as_ref().filter(|_| request.uri().path() == RELAY)?;
-        Some(relay.upgrade(request, asker.from))
+        Some(relay.upgrade(request, asker.from, &self.trusted))
     }
 }
 

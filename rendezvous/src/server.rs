@@ -108,6 +108,7 @@ impl Server {
             https: https_addr,
             domain: config.domain,
             public_url: config.public_url,
+            trusted: config.trusted_proxies.clone(),
             relay,
             relays,
             public_ip: Mutex::new(None),

@@ -89,18 +89,11 @@ impl Visit {
     /// Of a request that `peer` sent, through TLS or not. Only what a trusted proxy says is believed, and it alone: a
     /// visitor may have written whatever stands before that in the chain.
     pub fn new(peer: IpAddr, tls: bool, request: &RequestHead, trusted: &[Cidr]) -> Self {
-        let trusts = |ip: IpAddr| trusted.iter().any(|net| net.contains(ip));
-        let mut chain = vec![peer.to_canonical()];
+        let claimed: Vec<&str> =
+            request.fields.all("x-forwarded-for").flat_map(|field| field.list()).collect();
+        let mut chain = chain(peer, &claimed, trusted);
         let mut scheme = if tls { "https" } else { "http" };
-        if trusts(peer) {
-            let claimed: Vec<&str> =
-                request.fields.all("x-forwarded-for").flat_map(|field| field.list()).collect();
-            for ip in claimed.iter().rev().take(MAX_CHAIN).map_while(|text| text.parse::<IpAddr>().ok()) {
-                chain.push(ip.to_canonical());
-                if !trusts(ip) {
-                    break;
-                }
-            }
+        if trusts(trusted, peer) {
             match request.fields.first("x-forwarded-proto") {
                 Some(proto) if proto.eq_ignore_ascii_case("https") => scheme = "https",
                 Some(proto) if proto.eq_ignore_ascii_case("http") => scheme = "http",
@@ -127,6 +120,30 @@ impl Visit {
         let hops: Vec<_> = self.chain.iter().map(node).collect();
         format!("{};host=\"{host}\";proto={}", hops.join(", "), self.scheme)
     }
+}
+
+/// Who really asks, where `peer` may be a trusted proxy that says so in X-Forwarded-For, of which `claimed` has the
+/// members in their order. `None` behind one that says nothing.
+pub fn client(peer: IpAddr, claimed: &[&str], trusted: &[Cidr]) -> Option<IpAddr> {
+    chain(peer, claimed, trusted).last().copied().filter(|ip| !trusts(trusted, *ip))
+}
+
+fn trusts(trusted: &[Cidr], ip: IpAddr) -> bool {
+    trusted.iter().any(|net| net.contains(ip))
+}
+
+/// The addresses from here to the visitor, as far as they can be believed.
+fn chain(peer: IpAddr, claimed: &[&str], trusted: &[Cidr]) -> Vec<IpAddr> {
+    let mut chain = vec![peer.to_canonical()];
+    if trusts(trusted, peer) {
+        for ip in claimed.iter().rev().take(MAX_CHAIN).map_while(|text| text.parse::<IpAddr>().ok()) {
+            chain.push(ip.to_canonical());
+            if !trusts(trusted, ip) {
+                break;
+            }
+        }
+    }
+    chain
 }
 
 #[cfg(test)]
@@ -182,5 +199,16 @@ mod tests {
         assert_eq!(visit("10.0.0.1", &many, trusted).chain.len(), MAX_CHAIN + 1);
         let six = visit("2001:db8::1", "X-Forwarded-For: 2001:db9::1\r\n", trusted);
         assert_eq!(six.forwarded("x"), "for=\"[2001:db9::1]\", for=\"[2001:db8::1]\";host=\"x\";proto=http");
+    }
+
+    #[test]
+    fn who_asks_is_known_as_far_as_a_trusted_proxy_tells() {
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let client = |peer: &str, claimed: &[&str]| client(peer.parse().unwrap(), claimed, &trusted);
+        assert_eq!(client("192.0.2.1", &["6.6.6.6"]), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "192.0.2.7"]), Some("192.0.2.7".parse().unwrap()));
+        assert_eq!(client("10.0.0.1", &["192.0.2.7", "10.9.9.9"]), Some("192.0.2.7".parse().unwrap()));
+        assert_eq!(client("10.0.0.1", &[]), None);
+        assert_eq!(client("10.0.0.1", &["unknown"]), None);
     }
 }

@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use proto::id::PeerId;
 use proto::relay::{DropReason, RouterLimits, RouterStats};
+use proto::tunnel::proxy::Cidr;
 use proto::wire::relay::Denial;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
@@ -63,15 +64,13 @@ impl RelayServer {
     }
 
     /// Answers a request for [`proto::wire::relay::PATH`] from `from`, and serves the connection if that asks
-    /// for it as it should.
-    pub fn upgrade(&self, request: &mut Request<Incoming>, from: SocketAddr) -> Page {
+    /// for it as it should. Of a `trusted` proxy it is believed whom it speaks for.
+    pub fn upgrade(&self, request: &mut Request<Incoming>, from: SocketAddr, trusted: &[Cidr]) -> Page {
         let page = match upgrade::check(request) {
             Ok(page) => page,
             Err(page) => return page,
         };
-        let ip = from.ip().to_canonical();
-        // From this machine come a proxy's connections, which are many people's.
-        let seat = match self.hub.enter((!ip.is_loopback()).then_some(ip)) {
+        let seat = match self.hub.enter(upgrade::source(request.headers(), from.ip(), trusted)) {
             Ok(seat) => seat,
             Err(why) => return upgrade::denied(why),
         };

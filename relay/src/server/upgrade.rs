@@ -1,11 +1,14 @@
 //! `GET /relay`: from HTTP to WebSocket (RFC 6455 §4.2).
 
+use std::net::IpAddr;
+
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
 use hyper::{Method, Request, StatusCode, Version};
+use proto::tunnel::proxy::{Cidr, client};
 use proto::wire::relay::{Denial, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
@@ -46,6 +49,15 @@ pub(super) fn check(request: &Request<Incoming>) -> Result<Page, Page> {
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     Ok(page)
+}
+
+/// Whom a connection counts for. None: nobody in particular, as for what comes from this machine, where a proxy may stand
+/// that says nothing, or from such a proxy elsewhere.
+pub(super) fn source(headers: &HeaderMap, from: IpAddr, trusted: &[Cidr]) -> Option<IpAddr> {
+    let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let claimed: Vec<&str> =
+        values.flat_map(|value| value.split(',')).map(str::trim).filter(|ip| !ip.is_empty()).collect();
+    client(from, &claimed, trusted).filter(|ip| !ip.is_loopback())
 }
 
 /// What somebody hears who is not even let in.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use proto::relay::RouterLimits;
+use proto::tunnel::proxy::Cidr;
 
 use super::RelayConfig;
 use crate::https::HttpsArgs;
@@ -53,6 +54,10 @@ pub struct Serve {
     #[command(flatten)]
     https: HttpsArgs,
 
+    /// Proxy whose X-Forwarded-For is believed: each peer behind it counts for itself (repeatable)
+    #[arg(long, value_name = "CIDR")]
+    trusted_proxy: Vec<Cidr>,
+
     /// Durable state: the relay's identity
     /// [default: culvert/relay in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", verbatim_doc_comment)]
@@ -84,6 +89,7 @@ impl Serve {
             http: Bind::exactly(self.http),
             https: self.https.load()?,
             admin: Some(Bind::exactly(self.admin)),
+            trusted_proxies: self.trusted_proxy.clone(),
             limits: RouterLimits::default(),
         })
     }

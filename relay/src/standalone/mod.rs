@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use proto::id::PeerId;
 use proto::relay::{RouterLimits, RouterStats};
+use proto::tunnel::proxy::Cidr;
 use proto::wire::relay::PATH;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -48,6 +49,8 @@ pub struct RelayConfig {
     pub https: Option<Https>,
     /// The operator's side; none has no metrics.
     pub admin: Option<Bind>,
+    /// Proxies whose word on who connects is believed.
+    pub trusted_proxies: Vec<Cidr>,
     /// What strangers may do.
     pub limits: RouterLimits,
 }
@@ -92,7 +95,7 @@ impl StandAlone {
             let http = HttpServer { listener, tls, pages, limits, counters: Arc::clone(&counters) };
             this.listeners.spawn(http.serve(this.stop.subscribe()));
         };
-        let front = Arc::new(Front { relay: Arc::clone(&relay) });
+        let front = Arc::new(Front { relay: Arc::clone(&relay), trusted: config.trusted_proxies });
         listen(listener, None, Arc::clone(&front) as Arc<dyn Pages>, CONNECTIONS);
         if let Some(door) = https {
             listen(door.listener, Some(door.tls), front, CONNECTIONS);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
+use proto::tunnel::proxy::Cidr;
 use proto::wire::relay::PATH;
 use tokio::sync::watch;
 
@@ -16,6 +17,8 @@ use crate::server::{RelayServer, write_metrics};
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) relay: Arc<RelayServer>,
+    /// Proxies that are believed whom they speak for.
+    pub(super) trusted: Vec<Cidr>,
 }
 
 impl Pages for Front {
@@ -28,7 +31,7 @@ impl Pages for Front {
     }
 
     fn take_over(&self, request: &mut Request<Incoming>, asker: Asker) -> Option<Page> {
-        (request.uri().path() == PATH).then(|| self.relay.upgrade(request, asker.from))
+        (request.uri().path() == PATH).then(|| self.relay.upgrade(request, asker.from, &self.trusted))
     }
 }
 

@@ -32,8 +32,14 @@ pub(crate) fn key() -> SecretKey {
 
 /// A relay on free ports of loopback.
 pub(crate) fn relay(limits: RouterLimits) -> StandAlone {
+    relay_behind(&[], limits)
+}
+
+/// The same, which believes these proxies.
+pub(crate) fn relay_behind(trusted: &[&str], limits: RouterLimits) -> StandAlone {
     let any = Bind::exactly((Ipv4Addr::LOCALHOST, 0).into());
-    let config = RelayConfig { http: any, https: None, admin: Some(any), limits };
+    let trusted_proxies = trusted.iter().map(|net| net.parse().unwrap()).collect();
+    let config = RelayConfig { http: any, https: None, admin: Some(any), trusted_proxies, limits };
     StandAlone::start(config, key().peer_id(), &OsNet).unwrap()
 }
 
