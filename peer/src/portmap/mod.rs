@@ -17,6 +17,27 @@ use tokio::time::timeout;
 
 use router::{Mapping, Place};
 
+/// A router, as far as keeping a port mapped needs it.
+trait Router {
+    /// What it gives.
+    type Lease: Lease;
+
+    /// A port, by the best way there is; none where there is no router, or it gives none.
+    async fn find(&self) -> Option<Self::Lease>;
+}
+
+/// A port of a router's, for some time.
+trait Lease {
+    /// Where the world reaches it.
+    fn external(&self) -> SocketAddr;
+
+    /// For how long the router keeps it.
+    fn lifetime(&self) -> Duration;
+
+    /// Has it for another lifetime; `false` where it is no longer to be had.
+    async fn renew(&mut self) -> bool;
+}
+
 /// How long a router may take to show itself by SSDP: it is asked to wait a random time of up to 3 s (UDA 1.1 §1.3.2).
 const UPNP_PATIENCE: Duration = Duration::from_millis(3500);
 
@@ -81,9 +102,9 @@ impl PortMapper {
         let again = Arc::new(Notify::new());
         let changes = Arc::clone(&again);
         let task = tokio::spawn(async move {
-            let mut standing = None;
+            let (search, mut standing) = (Search { port }, None);
             tokio::select! {
-                () = keep(port, &changes, &sender, &mut standing) => {}
+                () = keep(&search, &changes, &sender, &mut standing) => {}
                 _ = stopped => {}
             }
             if let Some(mapping) = standing {
@@ -112,14 +133,14 @@ impl PortMapper {
 }
 
 /// Looks, maps, renews at half of each lifetime and when the network has changed, and looks again when that fails.
-async fn keep(
-    port: NonZeroU16,
+async fn keep<R: Router>(
+    router: &R,
     changes: &Notify,
     external: &watch::Sender<Option<SocketAddr>>,
-    standing: &mut Option<Mapping>,
+    standing: &mut Option<R::Lease>,
 ) {
     loop {
-        *standing = find(port).await;
+        *standing = router.find().await;
         while let Some(mapping) = standing {
             external.send_replace(Some(mapping.external()));
             // Early because of a change, or late: either is all the same to what follows.
@@ -132,6 +153,33 @@ async fn keep(
         if external.send_replace(None).is_none() {
             let _late = timeout(AGAIN, changes.notified()).await;
         }
+    }
+}
+
+/// The router of the default route, whichever it is at the time.
+struct Search {
+    port: NonZeroU16,
+}
+
+impl Router for Search {
+    type Lease = Mapping;
+
+    async fn find(&self) -> Option<Mapping> {
+        find(self.port).await
+    }
+}
+
+impl Lease for Mapping {
+    fn external(&self) -> SocketAddr {
+        Self::external(self)
+    }
+
+    fn lifetime(&self) -> Duration {
+        Self::lifetime(self)
+    }
+
+    async fn renew(&mut self) -> bool {
+        Self::renew(self).await
     }
 }
 
@@ -161,3 +209,6 @@ fn found(protocol: Protocol, mapping: Option<Mapping>) -> Option<Mapping> {
     }
     mapping
 }
+
+#[cfg(test)]
+mod tests;
