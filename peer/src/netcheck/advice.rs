@@ -21,18 +21,18 @@ pub(super) fn advice(netcheck: &Netcheck) -> &'static str {
         }
         (Some(Dependence::EndpointIndependent), Some(Dependence::AddressAndPortDependent) | None) => {
             if netcheck.translated {
-                "A common NAT: direct paths to all but symmetric ones; port mapping in the router would reach those too."
+                "A common NAT: direct paths to nearly everybody; to symmetric NATs they take a moment."
             } else {
-                "A public address behind a firewall: direct paths to all but symmetric NATs."
+                "A public address behind a firewall: direct paths to nearly everybody; to symmetric NATs they take a moment."
             }
         }
         (Some(Dependence::AddressDependent | Dependence::AddressAndPortDependent), _) => match netcheck.ports
         {
             Some(Ports::Sequential { .. }) => {
-                "A symmetric NAT that counts its ports: direct paths only to easy NATs; turn on port mapping (UPnP or PCP) in the router."
+                "A symmetric NAT that counts its ports: direct paths to all but symmetric NATs that draw theirs; port mapping (UPnP or PCP) in the router would reach those too."
             }
             Some(Ports::Preserved | Ports::Random { .. }) | None => {
-                "A symmetric NAT: direct paths only to easy NATs; turn on port mapping (UPnP or PCP) in the router."
+                "A symmetric NAT that draws its ports: direct paths to all but other symmetric NATs; port mapping (UPnP or PCP) in the router would reach those too."
             }
         },
         (None, _) => "UDP works; this server has one UDP port alone, and can't tell what the NAT does.",
