@@ -53,6 +53,8 @@ pub(crate) struct Snapshot {
     /// `starting`, `up`, `down` or `failed`.
     pub(crate) session: String,
     pub(crate) observed: Option<SocketAddr>,
+    /// For how many seconds the NAT here was seen to keep an idle flow.
+    pub(crate) nat_keeps_s: Option<u64>,
     /// Of a share: its name and its targets.
     pub(crate) name: Option<String>,
     pub(crate) targets: Vec<String>,
@@ -203,6 +205,7 @@ impl Desk {
             server: self.subject.server.clone(),
             session: session.to_owned(),
             observed: status.observed,
+            nat_keeps_s: status.nat_keeps.map(|kept| kept.as_secs()),
             name: self.subject.name.clone(),
             targets: self.subject.targets.clone(),
             listen: self.subject.listen.get().cloned().unwrap_or_default(),

@@ -68,6 +68,9 @@ fn print(report: &Report, snapshot: &Snapshot) {
         clean(since)
     ));
     report.line(format_args!("  server {}: {}", clean(server), clean(session)));
+    if let Some(seconds) = snapshot.nat_keeps_s {
+        report.line(format_args!("  NAT: keeps an idle flow for {seconds} s at least"));
+    }
     for peer in &snapshot.peers {
         print_peer(report, peer);
     }

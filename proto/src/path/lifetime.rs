@@ -43,8 +43,13 @@ pub enum LifetimeAction {
     OpenLink,
     /// Close the probe link.
     CloseLink(LinkId),
-    /// Hand this to [`super::PathAgent::set_keepalive`].
-    Keepalive(Duration),
+    /// Something was learned.
+    Learned {
+        /// For [`super::PathAgent::set_keepalive`].
+        keepalive: Duration,
+        /// The longest rest for which the NAT was seen to keep a flow. `None`: it kept none for any.
+        kept: Option<Duration>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +89,8 @@ impl Lifetime {
             return;
         }
         if let Some(tried) = rest(self.rest).filter(|tried| now + PATIENCE / 5 >= since + *tried) {
-            self.actions.push_back(LifetimeAction::Keepalive(tried.mul_f64(SHARE)));
+            let keepalive = tried.mul_f64(SHARE);
+            self.actions.push_back(LifetimeAction::Learned { keepalive, kept: Some(tried) });
             self.rest += 1;
         }
         self.state = State::Resting { link, since: now };
@@ -110,7 +116,7 @@ impl Lifetime {
             }
             State::Resting { .. } => {
                 if self.rest == 0 {
-                    self.actions.push_back(LifetimeAction::Keepalive(SHORTEST));
+                    self.actions.push_back(LifetimeAction::Learned { keepalive: SHORTEST, kept: None });
                 }
                 self.end();
             }
@@ -166,7 +172,10 @@ mod tests {
                         lifetime.handle_heard(link, now + Duration::from_millis(100));
                     }
                     LifetimeAction::CloseLink(closing) => closed = closing == link,
-                    LifetimeAction::Keepalive(keepalive) => keepalives.push(keepalive.as_secs()),
+                    LifetimeAction::Learned { keepalive, kept: was_kept } => {
+                        assert!(was_kept.is_none_or(|rest| keepalive < rest && rest < kept), "{was_kept:?}");
+                        keepalives.push(keepalive.as_secs());
+                    }
                 }
             }
         }

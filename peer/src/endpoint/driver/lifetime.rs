@@ -15,11 +15,18 @@ pub(super) struct Learning {
     machine: Option<(RemoteKey, Lifetime)>,
     probe: Option<LinkId>,
     learned: Option<Duration>,
+    /// What the NAT was seen to keep.
+    kept: Option<Duration>,
 }
 
 impl Learning {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.machine.as_ref().and_then(|(_, machine)| machine.poll_timeout())
+    }
+
+    /// For how long the NAT was seen to keep an idle flow.
+    pub(super) const fn kept(&self) -> Option<Duration> {
+        self.kept
     }
 
     pub(super) fn is_probe(&self, link: LinkId) -> bool {
@@ -71,6 +78,7 @@ impl Driver {
     pub(super) fn forget_lifetime(&mut self, now: Instant) {
         self.lifetime.machine = None;
         self.lifetime.learned = None;
+        self.lifetime.kept = None;
         if let Some(link) = self.lifetime.probe.take() {
             self.close_fresh_link(link, now);
         }
@@ -119,7 +127,10 @@ impl Driver {
                         self.close_fresh_link(link, now);
                     }
                 }
-                LifetimeAction::Keepalive(keepalive) => self.learn_keepalive(keepalive),
+                LifetimeAction::Learned { keepalive, kept } => {
+                    self.lifetime.kept = kept;
+                    self.learn_keepalive(keepalive);
+                }
             }
         }
     }

@@ -62,7 +62,7 @@ impl PeerNode {
                         self.close_fresh_link(link, now);
                     }
                 }
-                LifetimeAction::Keepalive(keepalive) => {
+                LifetimeAction::Learned { keepalive, .. } => {
                     self.note(format!("the keepalive becomes {keepalive:?}"));
                     if let Some(remote) = &mut self.remote {
                         remote.agent.set_keepalive(keepalive);
