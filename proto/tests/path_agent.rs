@@ -94,6 +94,57 @@ fn four_attempts_without_a_path_are_a_verdict_and_then_half_a_minute_of_silence(
 }
 
 #[test]
+fn addresses_that_a_server_saw_are_left_alone_once_they_are_ruled_out_and_no_other_port_is_asked_for() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    wire.run_for(100);
+    let now = wire.now;
+    for side in &mut wire.sides {
+        let private = "192.168.7.7:7".parse().unwrap();
+        side.agent.add_candidate(Candidate::new(CandidateKind::Host, private), now);
+        side.agent.rule_out_reflexive(now);
+        assert_eq!(side.agent.outlook(), Outlook::Trying, "a private address is left");
+    }
+    let from = wire.log.len();
+    wire.run_for(1_500);
+    let private = |sent: &Sent| sent.to.to_string() == "192.168.7.7:7";
+    assert!(wire.log.len() > from && wire.log[from..].iter().all(private));
+    assert!(wire.sides.iter().all(|side| side.agent.outlook() == Outlook::Unreached));
+    let from = wire.log.len();
+    wire.run_for(60_000);
+    assert!(wire.log.len() > from && wire.log[from..].iter().all(private), "and tried again, rarely");
+    assert!(wire.sides.iter().all(|side| side.fresh_links == 0));
+    let (from, now) = (wire.log.len(), wire.now);
+    wire.sides[0].agent.handle_network_change(now);
+    wire.run_for(500);
+    assert!(!wire.log[from..].iter().all(private), "another network may have another NAT");
+}
+
+#[test]
+fn nothing_is_left_to_try_where_a_server_saw_all_addresses() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    let now = wire.now;
+    wire.sides.iter_mut().for_each(|side| side.agent.rule_out_reflexive(now));
+    assert!(wire.sides.iter().all(|side| side.agent.outlook() == Outlook::Unreached));
+    let from = wire.log.len();
+    wire.run_for(300_000);
+    assert_eq!(wire.log.len(), from);
+    assert!(wire.sides.iter().all(|side| side.agent.poll_timeout().is_none()));
+}
+
+#[test]
+fn who_was_ruled_out_and_comes_all_the_same_is_met() {
+    let mut wire = Wire::new(40);
+    wire.introduce();
+    let now = wire.now;
+    wire.sides[0].agent.rule_out_reflexive(now);
+    wire.run_until(|wire| wire.joined(), 5_000);
+}
+
+#[test]
 fn a_symmetric_nat_is_met_by_answering_where_the_check_came_from() {
     // The sharer's packets to the connector leave from a port that nobody announced.
     let mut wire = Wire::new(40);
@@ -476,7 +527,7 @@ impl Wire {
                         side.reasons.push(reason);
                     }
                     PathEvent::FreshLinkWanted => side.fresh_links += 1,
-                    PathEvent::Accept(_) => {}
+                    PathEvent::Accept(_) | PathEvent::ReflexiveRuledOut => {}
                 }
             }
         }

@@ -36,6 +36,10 @@ fn drawn() -> NatProfile {
     nat(Some(Allocation::Random { range: PortRange::new(1024, 65_535) }))
 }
 
+fn block() -> NatProfile {
+    nat(Some(Allocation::Random { range: PortRange::new(20_480, 20_991) }))
+}
+
 fn remote() -> SocketAddr {
     "203.0.113.7:4000".parse().unwrap()
 }
@@ -48,6 +52,7 @@ struct Rig {
     links: u16,
     sent: Vec<(Instant, CheckTransmit)>,
     told: Vec<u8>,
+    given_up: Vec<Instant>,
 }
 
 impl Rig {
@@ -55,7 +60,15 @@ impl Rig {
         let now = start();
         let server = "192.0.2.1:3478".parse().unwrap();
         let punch = Punch::new(vec![7; 96], server, remote(), Some(ours), [1; 32], now).unwrap();
-        Self { punch, now, open: BTreeSet::new(), links: 0, sent: Vec::new(), told: Vec::new() }
+        Self {
+            punch,
+            now,
+            open: BTreeSet::new(),
+            links: 0,
+            sent: Vec::new(),
+            told: Vec::new(),
+            given_up: Vec::new(),
+        }
     }
 
     fn drain(&mut self) {
@@ -71,6 +84,7 @@ impl Rig {
                 PunchAction::Close(link) => assert!(self.open.remove(&link), "closed twice"),
                 PunchAction::Tell(_, round) => self.told.push(round),
                 PunchAction::Name(_) => {}
+                PunchAction::GiveUp => self.given_up.push(self.now),
             }
         }
     }
@@ -179,13 +193,68 @@ fn a_told_port_at_the_end_of_all_ports_is_aimed_past_by_nobody() {
 }
 
 #[test]
-fn two_sides_that_draw_do_nothing_at_all() {
-    for theirs in [drawn(), counted()] {
-        let mut rig = Rig::new(drawn());
+fn two_sides_that_draw_from_everywhere_give_up_as_soon_as_they_know_and_send_nothing() {
+    for (ours, theirs) in [(drawn(), drawn()), (drawn(), counted()), (counted(), drawn()), (block(), drawn())]
+    {
+        let mut rig = Rig::new(ours);
+        let begin = rig.now;
+        rig.drain();
+        assert_eq!(rig.told, [0], "theirs is not known yet, and they are to know ours");
         rig.told(theirs, 0);
         rig.run_for(20 * SEC, true);
         assert_eq!((rig.sent.len(), rig.links, rig.told.as_slice()), (0, 0, &[0][..]));
+        assert_eq!((rig.given_up, rig.punch.poll_timeout()), (vec![begin], None));
     }
+}
+
+#[test]
+fn who_gave_up_goes_on_when_the_other_side_has_another_nat() {
+    let mut rig = Rig::new(drawn());
+    rig.told(drawn(), 0);
+    rig.told(kept(), 0);
+    rig.run_for(SEC, true);
+    assert_eq!(rig.open.len(), usize::from(MAX_SOCKETS));
+    rig.told(drawn(), 0);
+    assert_eq!(rig.given_up.len(), 1, "what is under way is brought to its end");
+}
+
+#[test]
+fn of_a_nat_that_keeps_its_ports_nothing_is_said_until_somebody_may_want_to_know() {
+    let mut rig = Rig::new(kept());
+    rig.drain();
+    assert!(rig.told.is_empty());
+    rig.told(counted(), 0);
+    assert_eq!(rig.told, [0]);
+}
+
+#[test]
+fn two_small_blocks_are_searched_from_both_sides_by_flows_for_three_quarters_of_them() {
+    let mut rig = Rig::new(block());
+    rig.told(block(), 0);
+    rig.run_for(SEC * 3 / 2, true);
+    assert_eq!((rig.open.len(), rig.told.as_slice()), (usize::from(MAX_SOCKETS), &[0, 1][..]));
+    let flows: BTreeSet<_> = rig.sent.iter().map(|(_, sent)| sent.path).collect();
+    assert_eq!((rig.sent.len(), flows.len()), (384, 384), "nothing but primes while theirs are not open");
+    assert!(rig.sent.iter().all(|(_, sent)| sent.ttl == Some(3) && sent.path.remote.ip() == remote().ip()));
+    let ports: BTreeSet<u16> = flows.iter().map(|flow| flow.remote.port()).collect();
+    assert_eq!((ports.len(), ports.iter().all(|port| (20_480..20_992).contains(port))), (384, true));
+    rig.told(block(), 1);
+    rig.run_for(10 * SEC, true);
+    assert_eq!(rig.sent.len(), 3 * 384);
+    assert!(rig.sent[384..].iter().all(|(_, sent)| sent.ttl.is_none() && flows.contains(&sent.path)));
+    for (at, _) in &rig.sent {
+        let within = rig.sent.iter().filter(|(other, _)| other >= at && *other < *at + SEC).count();
+        assert!(within <= 505, "{within} in a second");
+    }
+    assert_eq!((rig.open.len(), rig.punch.poll_timeout(), rig.punch.is_searching()), (0, None, false));
+}
+
+#[test]
+fn a_search_of_two_blocks_ends_by_itself_where_the_other_side_never_comes() {
+    let mut rig = Rig::new(block());
+    rig.told(block(), 0);
+    rig.run_for(10 * SEC, true);
+    assert_eq!((rig.sent.len(), rig.open.len(), rig.punch.poll_timeout()), (384, 0, None));
 }
 
 #[test]

@@ -29,19 +29,19 @@ EXPECTED = {
     "full-cone": [EI, EI, "preserved", "harmless"],
     "address-restricted": [EI, AD, "preserved", "harmless"],
     "port-restricted": [EI, APD, "preserved", "harmless"],
-    "port-restricted+leaky": [EI, APD, "preserved", "takes the reply tuple"],
+    "port-restricted+leaky": [EI, APD, "preserved", "moves all new flows"],
     "symmetric-sequential": [APD, APD, "consecutive", "harmless"],
     "symmetric-random": [APD, APD, "random", "harmless"],
     "udp-blocked": ["none", "none", "none", "none"],
     # The wire's own.
     "full-cone+leaky": [EI, EI, "preserved", "harmless"],
-    "address-restricted+leaky": [EI, AD, "preserved", "takes the reply tuple"],
+    "address-restricted+leaky": [EI, AD, "preserved", "moves one flow"],
     "symmetric-sequential+leaky": [APD, APD, "consecutive", "harmless"],
     "symmetric-random+leaky": [APD, APD, "random", "harmless"],
     "cgnat(full-cone)": [EI, EI, "from a block", "harmless"],
     "cgnat(address-restricted)": [EI, AD, "from a block", "harmless"],
     "cgnat(port-restricted)": [EI, APD, "from a block", "harmless"],
-    "cgnat(port-restricted+leaky)": [EI, APD, "from a block", "takes the reply tuple"],
+    "cgnat(port-restricted+leaky)": [EI, APD, "from a block", "moves all new flows"],
     "cgnat(symmetric-sequential)": [APD, APD, "consecutive", "harmless"],
     "cgnat(symmetric-random)": [APD, APD, "random", "harmless"],
 }
@@ -137,8 +137,9 @@ def filtering(world):
 
 
 def early_probe(world):
-    """What a stranger's packet that comes too early does to our own later packet to that stranger."""
-    (first, _, stranger, _) = world.servers
+    """What a stranger's packet that comes too early does to our own later packet to that stranger, and to those that
+    the same socket then sends elsewhere."""
+    (first, elsewhere, stranger, _) = world.servers
     client = world.client()
     mapped = world.seen(client, first)
     if mapped is None:
@@ -147,7 +148,10 @@ def early_probe(world):
     later = world.seen(client, stranger)
     if mapping(world)[0] != EI or later == mapped:
         return "harmless"
-    return "takes the reply tuple" if later else "silences us"
+    if later is None:
+        return "silences us"
+    further = world.seen(client, elsewhere)
+    return {later: "moves all new flows", mapped: "moves one flow"}.get(further, f"unclear: {further}")
 
 
 def tcp_passes():

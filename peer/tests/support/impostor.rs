@@ -112,7 +112,7 @@ async fn check(socket: Arc<PathSocket>, mut datagrams: mpsc::Receiver<Datagram>,
                 PathEvent::Route { route, .. } => {
                     socket.set_route(remote, route);
                 }
-                PathEvent::FreshLinkWanted => {}
+                PathEvent::FreshLinkWanted | PathEvent::ReflexiveRuledOut => {}
             }
         }
         let timeout = async {

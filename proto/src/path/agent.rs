@@ -88,6 +88,8 @@ pub struct PathAgent {
     pub(super) retry_at: Option<Instant>,
     /// Attempts that failed since there was a path.
     pub(super) failed: u32,
+    /// Whether addresses that the server saw are left alone: see [`Self::rule_out_reflexive`].
+    pub(super) is_reflexive_ruled_out: bool,
     pub(super) rng: ChaCha12Rng,
     pub(super) transmits: VecDeque<CheckTransmit>,
     pub(super) events: VecDeque<PathEvent>,
@@ -126,6 +128,7 @@ impl PathAgent {
             attempt_ends: None,
             retry_at: None,
             failed: 0,
+            is_reflexive_ruled_out: false,
             rng: ChaCha12Rng::from_seed(seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -271,6 +274,7 @@ impl PathAgent {
 
     fn check_everything(&mut self, now: Instant) {
         self.failed = 0;
+        self.is_reflexive_ruled_out = false;
         self.begin_attempt(now);
         if let Some(path) = self.route.primary {
             self.check(path, None, now);
@@ -302,7 +306,9 @@ impl PathAgent {
             self.retry_at = None;
             self.spent.clear();
             self.begin_attempt(now);
-            self.events.push_back(PathEvent::FreshLinkWanted);
+            if !self.is_reflexive_ruled_out {
+                self.events.push_back(PathEvent::FreshLinkWanted);
+            }
         }
         self.run_schedule(now);
         self.watch_primary(now);

@@ -24,6 +24,10 @@ impl PathAgent {
     ) {
         let opening = if is_primed { Opening::AtOnce } else { self.opening(path.remote, kind, candidate) };
         let mut pair = Pair::new(kind, candidate);
+        if self.is_ruled_out(kind, candidate) {
+            self.pairs.entry(path).or_insert(pair);
+            return;
+        }
         pair.begin(&self.config, opening, now);
         self.pairs.entry(path).or_insert(pair);
         self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
@@ -40,6 +44,9 @@ impl PathAgent {
             else {
                 continue;
             };
+            if self.is_ruled_out(kind, candidate) {
+                continue;
+            }
             let opening = self.opening(path.remote, kind, candidate);
             if let Some(pair) = self.pairs.get_mut(&path) {
                 pair.begin(&self.config, opening, now);
@@ -55,6 +62,9 @@ impl PathAgent {
         for pair in self.pairs.values_mut() {
             pair.hush();
         }
+        if self.is_reflexive_ruled_out {
+            return self.end_last_attempt(now);
+        }
         self.failed = self.failed.saturating_add(1);
         let rounds = self.config.rounds();
         if self.failed < rounds {
@@ -66,6 +76,43 @@ impl PathAgent {
             let wait = self.config.retry_wait(self.failed - rounds);
             self.retry_at = Some(now + wait + jitter(&mut self.rng, wait / 4));
         }
+    }
+
+    /// No port that either NAT gives the other side can be found ([`crate::punch::Method::Hopeless`]): addresses
+    /// that a server saw are of no use, and are left alone from here on. Others are tried once to the end. It holds
+    /// until the network changes.
+    pub fn rule_out_reflexive(&mut self, now: Instant) {
+        if self.is_reflexive_ruled_out || self.is_satisfied() {
+            return;
+        }
+        self.is_reflexive_ruled_out = true;
+        for pair in self.pairs.values_mut() {
+            if pair.kind != PathKind::Relay && is_reflexive(pair.candidate) && pair.heard.is_none() {
+                pair.hush();
+            }
+        }
+        self.events.push_back(PathEvent::ReflexiveRuledOut);
+        let is_under_way =
+            |pair: &Pair| pair.kind != PathKind::Relay && !pair.proven && pair.next().is_some();
+        if !self.pairs.values().any(is_under_way) {
+            self.end_last_attempt(now);
+        }
+    }
+
+    /// What is left to be tried was tried: it is tried again, rarely, and no other port would help it.
+    fn end_last_attempt(&mut self, now: Instant) {
+        let rounds = self.config.rounds();
+        self.failed = self.failed.saturating_add(1).max(rounds);
+        self.attempt_ends = None;
+        let is_worth_it = |pair: &Pair| !pair.proven && !self.is_ruled_out(pair.kind, pair.candidate);
+        if self.pairs.values().any(is_worth_it) {
+            let wait = self.config.retry_wait(self.failed - rounds);
+            self.retry_at = Some(now + wait + jitter(&mut self.rng, wait / 4));
+        }
+    }
+
+    fn is_ruled_out(&self, kind: PathKind, candidate: CandidateKind) -> bool {
+        self.is_reflexive_ruled_out && kind != PathKind::Relay && is_reflexive(candidate)
     }
 
     pub(super) fn run_schedule(&mut self, now: Instant) {
@@ -127,16 +174,24 @@ impl PathAgent {
     }
 
     /// Primes only where a NAT of the remote's may lie on the way: it is its router that an early full check
-    /// upsets.
+    /// upsets. One that has mapped a port passes the check on.
     fn opening(&self, remote: SocketAddr, kind: PathKind, candidate: CandidateKind) -> Opening {
         let primes = kind == PathKind::Direct
             && remote.is_ipv4()
             && scope(remote) == Scope::Global
-            && candidate != CandidateKind::Host;
+            && !matches!(candidate, CandidateKind::Host | CandidateKind::Mapped);
         if !primes {
             return Opening::AtOnce;
         }
         let (ttls, wait) = (self.config.ladder(self.failed), self.config.prime_wait(self.failed));
         Opening::Primed { ttls, wait }
+    }
+}
+
+/// Whether a server, or the remote's NAT, has shown it.
+const fn is_reflexive(candidate: CandidateKind) -> bool {
+    match candidate {
+        CandidateKind::Reflexive | CandidateKind::PeerReflexive => true,
+        CandidateKind::Host | CandidateKind::Mapped => false,
     }
 }

@@ -12,6 +12,8 @@ pub enum Reason {
     FirstProven,
     /// A relay's, which needs no proof, while there is no other.
     Relayed,
+    /// The same, and no direct path can be found: see [`PathEvent::ReflexiveRuledOut`].
+    NoDirect,
     /// A path of a better kind was proven.
     BetterKind,
     /// A path of the same kind turned out faster.
@@ -33,6 +35,9 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::FirstProven => "first path proven",
             Self::Relayed => "the relay carries it until a direct path works",
+            Self::NoDirect => {
+                "both routers choose ports that nobody can know; a port mapped at one of them would help"
+            }
             Self::BetterKind => "a better kind of path was proven",
             Self::Faster => "a faster path was proven",
             Self::Followed => "the other side keeps to this path",
@@ -62,6 +67,9 @@ pub enum PathEvent {
     /// its mapping, and hands it in with [`super::PathAgent::add_link`]. The link should stay for a minute
     /// even when another path is found: the remote may be about to choose one over it.
     FreshLinkWanted,
+    /// Both NATs give the other side ports that nobody can know, so that no direct path leads through them: see
+    /// [`super::PathAgent::rule_out_reflexive`]. It is said once.
+    ReflexiveRuledOut,
 }
 
 /// What passed on a path since the last report.

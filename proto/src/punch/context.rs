@@ -21,6 +21,8 @@ pub enum PunchAction {
     Tell(NatProfile, u8),
     /// Tell the remote, as reflexive candidates, where we may be.
     Name(Vec<SocketAddr>),
+    /// Give up what leads through both NATs: [`crate::path::PathAgent::rule_out_reflexive`].
+    GiveUp,
 }
 
 #[derive(Debug)]

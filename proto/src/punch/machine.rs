@@ -9,6 +9,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 
 use super::bracket::Bracket;
 use super::context::{Context, PunchAction};
+use super::scatter::Scatter;
 use super::search::{Opening, Seeking};
 use super::volley::Volley;
 use super::{Method, method};
@@ -17,7 +18,8 @@ use crate::machine::earliest;
 use crate::nat::NatProfile;
 use crate::path::LinkId;
 
-/// How long the plain ways have for themselves, and nothing is said of our NAT.
+/// How long the plain ways have for themselves, before a port is guessed and before anything is said of a NAT that
+/// keeps its ports.
 const PLAIN: Duration = Duration::from_millis(150);
 
 /// How long the remote has from then on to tell of its NAT. One that knows nothing of this never does.
@@ -31,6 +33,7 @@ enum State {
     Volley(Volley),
     Opening(Opening),
     Seeking(Seeking),
+    Scatter(Scatter),
     Over,
 }
 
@@ -43,7 +46,9 @@ pub struct Punch {
     theirs: Option<(NatProfile, u8)>,
     /// When the plain ways have had their time.
     begins: Instant,
+    is_plain_over: bool,
     has_told: bool,
+    has_given_up: bool,
     /// Whether this process may search: it does so for one remote at a time.
     may_search: bool,
     state: State,
@@ -65,15 +70,19 @@ impl Punch {
             return None;
         }
         let rng = ChaCha12Rng::from_seed(seed);
-        Some(Self {
+        let mut punch = Self {
             context: Context { probe, server, remote, rng, actions: VecDeque::new(), owned: BTreeSet::new() },
             ours,
             theirs: None,
             begins: now + PLAIN,
+            is_plain_over: false,
             has_told: false,
+            has_given_up: false,
             may_search: false,
             state: State::Waiting,
-        })
+        };
+        punch.begin(now);
+        Some(punch)
     }
 
     /// What [`super::Survey`] found out.
@@ -87,8 +96,9 @@ impl Punch {
         self.theirs = Some((theirs, round));
         match &mut self.state {
             State::Volley(volley) => volley.handle_told(theirs.latest, round, &mut self.context),
+            State::Scatter(scatter) if round > 0 => scatter.handle_told(now),
             State::Waiting | State::Bracket(_) => self.begin(now),
-            State::Opening(_) | State::Seeking(_) | State::Over => {}
+            State::Scatter(_) | State::Opening(_) | State::Seeking(_) | State::Over => {}
         }
     }
 
@@ -99,6 +109,7 @@ impl Punch {
             State::Bracket(bracket) => bracket.handle_opened(links, &mut self.context, now),
             State::Volley(volley) => volley.handle_opened(links, &mut self.context, now),
             State::Opening(opening) => opening.handle_opened(links, now),
+            State::Scatter(scatter) => scatter.handle_opened(links, now),
             State::Waiting | State::Seeking(_) | State::Over => self.context.close_all(),
         }
     }
@@ -113,7 +124,8 @@ impl Punch {
             (State::Volley(volley), Some(ours)) => {
                 volley.handle_answer(link, datagram, ours, &mut self.context, now)
             }
-            (State::Waiting | State::Opening(_) | State::Seeking(_) | State::Over | State::Volley(_), _) => {
+            (State::Volley(_), None)
+            | (State::Waiting | State::Opening(_) | State::Seeking(_) | State::Scatter(_) | State::Over, _) => {
                 false
             }
         }
@@ -149,7 +161,7 @@ impl Punch {
 
     /// Whether it searches.
     pub const fn is_searching(&self) -> bool {
-        self.may_search && !matches!(self.state, State::Over)
+        self.may_search && !matches!(self.state, State::Waiting | State::Over)
     }
 
     /// Time has passed.
@@ -160,7 +172,8 @@ impl Punch {
             (State::Volley(volley), _) => volley.handle_timeout(&mut self.context, now),
             (State::Opening(opening), Some(ours)) => opening.handle_timeout(ours, &mut self.context, now),
             (State::Seeking(seeking), _) => seeking.handle_timeout(&mut self.context, now),
-            (State::Opening(_), None) | (State::Waiting | State::Over, _) => false,
+            (State::Scatter(scatter), Some(ours)) => scatter.handle_timeout(ours, &mut self.context, now),
+            (State::Opening(_) | State::Scatter(_), None) | (State::Waiting | State::Over, _) => false,
         };
         if is_over {
             self.stop();
@@ -175,12 +188,13 @@ impl Punch {
             State::Volley(volley) => volley.poll_timeout(),
             State::Opening(opening) => Some(opening.poll_timeout()),
             State::Seeking(seeking) => Some(seeking.poll_timeout()),
+            State::Scatter(scatter) => Some(scatter.poll_timeout()),
         };
-        let due = match (self.has_told, &self.state, self.method()) {
-            (_, State::Over, _) | (_, _, None) => None,
-            (false, ..) => Some(self.begins),
-            (true, State::Waiting, Some(Method::Bracket { .. })) => Some(self.begins + SILENT),
-            (true, ..) => None,
+        let due = match (&self.state, self.method()) {
+            (State::Over, _) | (_, None | Some(Method::Hopeless)) => None,
+            _ if !self.is_plain_over => Some(self.begins),
+            (State::Waiting, Some(Method::Bracket { .. })) => Some(self.begins + SILENT),
+            _ => None,
         };
         earliest(next, due)
     }
@@ -197,7 +211,7 @@ impl Punch {
     fn is_search(&self) -> bool {
         let is_open = self.theirs.is_some_and(|(_, round)| round > 0);
         match self.method() {
-            Some(Method::Open) => true,
+            Some(Method::Open | Method::Scatter { .. }) => true,
             Some(Method::Seek { .. }) => is_open,
             Some(Method::Plain | Method::Bracket { .. } | Method::Volley { .. } | Method::Hopeless)
             | None => false,
@@ -207,17 +221,20 @@ impl Punch {
     /// Tells what is known, and begins what that calls for.
     fn begin(&mut self, now: Instant) {
         let (Some(ours), Some(method)) = (self.ours, self.method()) else { return };
-        if now < self.begins || matches!(self.state, State::Over) {
+        if matches!(self.state, State::Over) {
             return;
         }
-        if !self.has_told {
+        let is_hard = ours.is_symmetric() || self.theirs.is_some_and(|(theirs, _)| theirs.is_symmetric());
+        if !self.has_told && (is_hard || now >= self.begins) {
             self.has_told = true;
             self.context.actions.push_back(PunchAction::Tell(ours, 0));
         }
         if method == Method::Hopeless {
-            return self.stop();
+            return self.give_up();
         }
-        if !self.may_begin(method, now) {
+        self.has_given_up = false;
+        self.is_plain_over |= now >= self.begins;
+        if !self.is_plain_over || !self.may_begin(method, now) {
             return;
         }
         let context = &mut self.context;
@@ -233,20 +250,40 @@ impl Punch {
             }
             Method::Open => State::Opening(Opening::new(context, now)),
             Method::Seek { range } => State::Seeking(Seeking::new(range, context, now)),
+            Method::Scatter { ours, theirs } => {
+                let is_other_open = self.theirs.is_some_and(|(_, round)| round > 0);
+                State::Scatter(Scatter::new((ours, theirs), is_other_open, context, now))
+            }
             Method::Plain | Method::Hopeless => return,
         };
+    }
+
+    /// What is known leaves no way. Should more become known, it goes on.
+    fn give_up(&mut self) {
+        self.state = State::Waiting;
+        self.context.close_all();
+        if !std::mem::replace(&mut self.has_given_up, true) {
+            self.context.actions.push_back(PunchAction::GiveUp);
+        }
     }
 
     /// Whether this method takes the place of what is under way.
     fn may_begin(&self, method: Method, now: Instant) -> bool {
         match (&self.state, method) {
-            (State::Waiting, Method::Open | Method::Seek { .. }) => self.may_search && self.is_search(),
+            (State::Waiting, Method::Open | Method::Seek { .. } | Method::Scatter { .. }) => {
+                self.may_search && self.is_search()
+            }
             (State::Waiting, Method::Bracket { .. }) => self.theirs.is_some() || now >= self.begins + SILENT,
             (State::Waiting, _) => true,
             // It began when nothing was known of the remote's NAT, which turns out to count as well.
             (State::Bracket(_), Method::Volley { .. }) => true,
             (
-                State::Bracket(_) | State::Volley(_) | State::Opening(_) | State::Seeking(_) | State::Over,
+                State::Bracket(_)
+                | State::Volley(_)
+                | State::Opening(_)
+                | State::Seeking(_)
+                | State::Scatter(_)
+                | State::Over,
                 _,
             ) => false,
         }

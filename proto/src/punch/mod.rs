@@ -8,7 +8,8 @@
 //! - two that count: `volley` lets each side open flows, on both sides at once, to a port that the other's NAT is
 //!   about to give out;
 //! - a NAT that *draws* ports, against one that keeps its port: `search` opens many flows on one side and tries
-//!   random ports from the other, until two meet (the birthday problem).
+//!   random ports from the other, until two meet (the birthday problem);
+//! - two that draw ports, each from a small block: `scatter` opens flows on both sides, in the hope that two meet.
 //!
 //! All of them only make a first packet arrive. It is a check of the exchange, so that from there on the
 //! [`PathAgent`](crate::path::PathAgent) does what it always does: the socket on which one arrived becomes a link
@@ -17,6 +18,7 @@
 mod bracket;
 mod context;
 mod machine;
+mod scatter;
 mod search;
 mod survey;
 mod volley;
@@ -34,6 +36,10 @@ pub const MAX_SOCKETS: u16 = search::SOCKETS;
 
 /// How often packets of a long series leave, and how many at a time: 500 a second.
 const BATCH: (Duration, usize) = (Duration::from_millis(10), 5);
+
+/// The most ports of a block that two sides search at once: the 512 that carriers give a subscriber, and what an
+/// estimate from samples adds where a block begins anywhere.
+const SMALL: u32 = 768;
 
 /// The hop limit that passes our own NATs and reaches nobody else's, one more with each further round, as the
 /// agent's primes.
@@ -62,6 +68,13 @@ pub enum Method {
     Seek {
         /// Where they lie.
         range: PortRange,
+    },
+    /// Open flows to ports of the remote's at random, as the remote does to ours: both blocks are small.
+    Scatter {
+        /// Where our ports lie.
+        ours: PortRange,
+        /// Where theirs do.
+        theirs: PortRange,
     },
     /// Nothing helps: both sides' ports would have to be found at once.
     Hopeless,
@@ -96,6 +109,9 @@ pub fn method(ours: &NatProfile, theirs: Option<&NatProfile>) -> Method {
         (Choice::Counted(_), Choice::Counted(step)) => Method::Volley { step },
         (Choice::Drawn(_), Choice::Kept) => Method::Open,
         (Choice::Kept, Choice::Drawn(range)) => Method::Seek { range },
+        (Choice::Drawn(ours), Choice::Drawn(theirs)) if ours.size().max(theirs.size()) <= SMALL => {
+            Method::Scatter { ours, theirs }
+        }
         (Choice::Drawn(_), Choice::Drawn(_) | Choice::Counted(_))
         | (Choice::Counted(_), Choice::Drawn(_)) => Method::Hopeless,
         (Choice::Kept, Choice::Kept | Choice::Counted(_) | Choice::Unknown)

@@ -8,6 +8,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::RngCore as _;
 
 use super::context::{Context, PunchAction};
@@ -75,6 +76,19 @@ impl Opening {
     }
 }
 
+/// So many ports of a range, or all, in random order.
+pub(super) fn drawn(range: PortRange, count: usize, rng: &mut ChaCha12Rng) -> Vec<u16> {
+    let mut ports: Vec<u16> = (range.first().max(1)..=range.last()).collect();
+    let most = ports.len().min(count);
+    for n in 0..most {
+        let left = (ports.len() - n) as u32;
+        // The remainder is as good as even: there are 2^16 times as many numbers as ports.
+        ports.swap(n, n + (rng.next_u32() % left) as usize);
+    }
+    ports.truncate(most);
+    ports
+}
+
 /// The side that tries.
 #[derive(Debug)]
 pub(super) struct Seeking {
@@ -84,15 +98,7 @@ pub(super) struct Seeking {
 
 impl Seeking {
     pub(super) fn new(range: PortRange, context: &mut Context, now: Instant) -> Self {
-        let mut ports: Vec<u16> = (range.first().max(1)..=range.last()).collect();
-        let most = ports.len().min(PROBES);
-        for n in 0..most {
-            let left = (ports.len() - n) as u32;
-            // The remainder is as good as even: there are 2^16 times as many numbers as ports.
-            ports.swap(n, n + (context.rng.next_u32() % left) as usize);
-        }
-        ports.truncate(most);
-        Self { ports, next: now }
+        Self { ports: drawn(range, PROBES, &mut context.rng), next: now }
     }
 
     /// Returns whether it is over.

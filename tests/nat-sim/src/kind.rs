@@ -9,6 +9,9 @@ use crate::nat::{Allocation, Dependence, Hairpin, Policy};
 /// Ports of one subscriber's block at a carrier.
 const CARRIER_BLOCK: u16 = 1008;
 
+/// Ports of a small one.
+const SMALL_BLOCK: u16 = 512;
+
 /// The classic behaviours, least strict first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Behaviour {
@@ -128,6 +131,10 @@ pub enum Kind {
     /// The same, but the LANs can't reach each other (guest Wi-Fi), and the router has a hairpin that
     /// shows the external source.
     SameNatHairpin,
+    /// Behind a carrier that gives each remote endpoint another port, drawn from a block of 512.
+    SymmetricBlock,
+    /// Behind a random symmetric router that has mapped a port to the host on request.
+    Mapped,
 }
 
 impl Kind {
@@ -156,9 +163,13 @@ impl Kind {
         match self {
             Self::Home(Edge { behaviour, .. }) => Self::Home(Edge { behaviour, leaky: true }),
             Self::Cgnat(Edge { behaviour, .. }) => Self::Cgnat(Edge { behaviour, leaky: true }),
-            Self::UdpBlocked | Self::Ipv6Firewall | Self::SameLan | Self::SameNat | Self::SameNatHairpin => {
-                self
-            }
+            Self::UdpBlocked
+            | Self::Ipv6Firewall
+            | Self::SameLan
+            | Self::SameNat
+            | Self::SameNatHairpin
+            | Self::SymmetricBlock
+            | Self::Mapped => self,
         }
     }
 
@@ -173,11 +184,16 @@ impl Kind {
             | Self::Ipv6Firewall
             | Self::SameLan
             | Self::SameNat
-            | Self::SameNatHairpin => self,
+            | Self::SameNatHairpin
+            | Self::SymmetricBlock
+            | Self::Mapped => self,
         }
     }
 
-    /// Every kind that has a name, in the order in which a matrix shows them.
+    /// Further kinds, which random worlds are not drawn from: behind those of [`Self::all`] in every matrix.
+    pub const FURTHER: [Self; 2] = [Self::SymmetricBlock, Self::Mapped];
+
+    /// Every kind that has a name, [`Self::FURTHER`] but, in the order in which a matrix shows them.
     #[must_use]
     pub fn all() -> Vec<Self> {
         let plain = Behaviour::ALL.map(Self::of);
@@ -199,7 +215,9 @@ impl Kind {
             | Self::Ipv6Firewall
             | Self::SameLan
             | Self::SameNat
-            | Self::SameNatHairpin => 1,
+            | Self::SameNatHairpin
+            | Self::SymmetricBlock
+            | Self::Mapped => 1,
             Self::Cgnat(_) => 2,
         }
     }
@@ -241,6 +259,10 @@ impl Kind {
             Self::SameNatHairpin => {
                 "another LAN of the same router, kept apart; the router has a hairpin".to_owned()
             }
+            Self::SymmetricBlock => format!("a port for each endpoint, at random from {SMALL_BLOCK}"),
+            Self::Mapped => {
+                "a port for each endpoint, at random, and one that is mapped on request".to_owned()
+            }
         }
     }
 
@@ -260,6 +282,12 @@ impl Kind {
                 .map(|policy| policy.hairpinning(Hairpin::ExternalSource))
                 .into_iter()
                 .collect(),
+            Self::SymmetricBlock => Behaviour::SymmetricRandom
+                .policy()
+                .map(|policy| policy.allocating(Allocation::RandomInBlock { size: SMALL_BLOCK }))
+                .into_iter()
+                .collect(),
+            Self::Mapped => Behaviour::SymmetricRandom.policy().into_iter().collect(),
         }
     }
 }
@@ -281,6 +309,8 @@ impl fmt::Display for Kind {
             Self::SameLan => f.write_str("same-lan"),
             Self::SameNat => f.write_str("same-nat"),
             Self::SameNatHairpin => f.write_str("same-nat+hairpin"),
+            Self::SymmetricBlock => f.write_str("symmetric-block"),
+            Self::Mapped => f.write_str("symmetric-random+mapped"),
         }
     }
 }
@@ -304,7 +334,7 @@ impl FromStr for Kind {
 
     /// Reads the names that [`Kind`] prints.
     fn from_str(name: &str) -> Result<Self, UnknownKind> {
-        let kinds = Self::all();
+        let kinds = Self::all().into_iter().chain(Self::FURTHER);
         let found = kinds.into_iter().find(|kind| kind.to_string() == name);
         found.ok_or_else(|| UnknownKind { name: name.to_owned() })
     }
@@ -316,14 +346,15 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_back_from_its_name_and_no_two_share_one() {
-        let mut names: Vec<String> = Kind::all().iter().map(Kind::to_string).collect();
-        for (kind, name) in Kind::all().into_iter().zip(&names) {
+        let kinds = || Kind::all().into_iter().chain(Kind::FURTHER);
+        let mut names: Vec<String> = kinds().map(|kind| kind.to_string()).collect();
+        for (kind, name) in kinds().zip(&names) {
             assert_eq!(name.parse(), Ok(kind));
         }
-        assert_eq!(names.len(), 27);
+        assert_eq!(names.len(), 29);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 27);
+        assert_eq!(names.len(), 29);
     }
 
     #[test]
@@ -336,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_kind_has_as_many_policies_as_layers() {
-        for kind in Kind::all() {
+        for kind in Kind::all().into_iter().chain(Kind::FURTHER) {
             assert_eq!(kind.policies().len(), usize::from(kind.layers()), "{kind}");
         }
     }

@@ -32,6 +32,8 @@ pub enum Remedy {
     Predict,
     /// Many sockets on the random side and many random ports from the other.
     Birthday,
+    /// The same on both sides at once, where both sides' ports are few. It often finds nothing.
+    Scatter,
     /// No direct path over UDP; the relay carries it.
     RelayOnly,
 }
@@ -56,6 +58,7 @@ impl Remedy {
             Self::SendOrder => "send-order",
             Self::Predict => "predict",
             Self::Birthday => "birthday",
+            Self::Scatter => "scatter",
             Self::RelayOnly => "relay-only",
         }
     }
@@ -103,6 +106,8 @@ pub fn direct_path_possible_across(between: Between, a: Kind, b: Kind) -> Remedy
     match (a, b) {
         (Kind::SameLan, Kind::SameLan) | (Kind::SameNat, Kind::SameNat) => Remedy::HostCandidate,
         (Kind::SameNatHairpin, Kind::SameNatHairpin) => Remedy::Hairpin,
+        (Kind::SymmetricBlock, Kind::SymmetricBlock) => Remedy::Scatter,
+        (Kind::Mapped, other) | (other, Kind::Mapped) => mapped(other),
         (Kind::Ipv6Firewall, other) | (other, Kind::Ipv6Firewall) => {
             let has_ipv6 = matches!(other, Kind::Ipv6Firewall) || other.layers() == 0;
             if has_ipv6 { Remedy::Ipv6 } else { Remedy::RelayOnly }
@@ -117,7 +122,8 @@ pub fn direct_path_possible_across(between: Between, a: Kind, b: Kind) -> Remedy
 /// Every expectation: all pairs of named kinds across the Internet, and the leaky ones on a shared link.
 #[must_use]
 pub fn expectations() -> Vec<Row> {
-    let kinds = Kind::all();
+    // Who asks for a mapped port has it from a program that the router runs, which no wire has.
+    let kinds: Vec<Kind> = Kind::all().into_iter().chain([Kind::SymmetricBlock]).collect();
     let mut rows = Vec::new();
     for (n, &a) in kinds.iter().enumerate() {
         for &b in &kinds[n..] {
@@ -141,7 +147,19 @@ fn edge(kind: Kind) -> Option<Edge> {
         Kind::SameLan | Kind::SameNat | Kind::SameNatHairpin => {
             Some(Edge { behaviour: Behaviour::PortRestricted, leaky: false })
         }
-        Kind::UdpBlocked | Kind::Ipv6Firewall => None,
+        // With any but its like a block is an allocator as another.
+        Kind::SymmetricBlock => Some(Edge { behaviour: Behaviour::SymmetricRandom, leaky: false }),
+        Kind::UdpBlocked | Kind::Ipv6Firewall | Kind::Mapped => None,
+    }
+}
+
+/// Opposite a mapped port: it lets everybody in, and what comes from it leaves by another one.
+fn mapped(other: Kind) -> Remedy {
+    match (other, edge(other)) {
+        (Kind::Mapped, _) => Remedy::PeerReflexive,
+        (_, Some(edge)) if edge.behaviour.is_symmetric() => Remedy::PeerReflexive,
+        (_, Some(_)) => Remedy::Plain,
+        (_, None) => Remedy::RelayOnly,
     }
 }
 

@@ -77,9 +77,53 @@ fn a_far_server_costs_leaky_pairs_an_attempt_at_most() {
 fn a_hopeless_pair_ends_with_a_verdict_and_without_a_flood() {
     for a in [Kind::SYMMETRIC_SEQUENTIAL, Kind::SYMMETRIC_RANDOM, Kind::SYMMETRIC_SEQUENTIAL.leaky()] {
         let b = Kind::SYMMETRIC_RANDOM;
-        let cell = cell(a, b, &Setting::default(), 3);
-        assert_eq!((cell.direct, cell.unreached), (0, 3), "{a} x {b}");
-        assert!(cell.packets.iter().all(|packets| *packets < 300.0), "{a} x {b}: {:?}", cell.packets);
+        let cell = cell(a, b, &Setting::default(), 10);
+        assert_eq!((cell.direct, cell.unreached), (0, 10), "{a} x {b}");
+        assert!(cell.packets.iter().all(|packets| *packets < 40.0), "{a} x {b}: {:?}", cell.packets);
+    }
+}
+
+#[test]
+fn a_hopeless_pair_is_known_for_one_as_soon_as_both_have_said_what_nat_they_have() {
+    let [counted, drawn] = [Kind::SYMMETRIC_SEQUENTIAL, Kind::SYMMETRIC_RANDOM];
+    // A connector that begins has to find out first: at R/2 it is welcomed, and asks twice. Then it says so.
+    for (is_ready, r_halves) in [(true, 5), (false, 7)] {
+        for (a, b) in [(drawn, drawn), (counted, drawn), (drawn, Kind::SymmetricBlock)] {
+            let setting = Setting { is_ready, ..Setting::default() };
+            let cell = cell(a, b, &setting, 20);
+            let limit = setting.server_rtt / 2 * r_halves + 20 * MS;
+            assert_eq!(cell.verdicts.len(), 20, "{a} x {b}");
+            assert!(cell.verdict_quantile(0.5) <= Some(limit), "{a} x {b}: {:?}", cell.verdicts);
+        }
+    }
+}
+
+#[test]
+fn two_small_blocks_meet_four_times_in_ten_and_within_ten_seconds() {
+    let block = Kind::SymmetricBlock;
+    let cell = cell(block, block, &Setting::default(), 60);
+    assert!((14..40).contains(&(cell.direct + cell.late)), "{} direct, {} late", cell.direct, cell.late);
+    assert!(cell.packets.iter().all(|packets| *packets < 1715.0), "{:?}", cell.packets);
+}
+
+#[test]
+fn a_small_block_is_searched_faster_than_all_ports() {
+    let cell = cell(Kind::SymmetricBlock, Kind::PORT_RESTRICTED, &Setting::default(), 30);
+    assert!(cell.is_always_direct(), "seeds {:?}", cell.failed);
+    assert!(cell.quantile(0.5) <= Some(1000 * MS), "{:?}", cell.times);
+}
+
+#[test]
+fn a_mapped_port_is_met_by_everybody_at_once() {
+    for a in Kind::all().into_iter().chain(Kind::FURTHER) {
+        let pair = Pair { a, b: Kind::Mapped };
+        if !pair.remedy().is_direct() {
+            continue;
+        }
+        let cell = cell(pair.a, pair.b, &Setting::default(), 6);
+        assert!(cell.is_always_direct(), "{pair}: seeds {:?}", cell.failed);
+        // R/2 + D + 60 ms, and what the answer is later at the connector's than the offer at the sharer's.
+        assert!(cell.quantile(0.5) <= Some((20 + 40 + 60) * MS), "{pair}: {:?}", cell.times);
     }
 }
 

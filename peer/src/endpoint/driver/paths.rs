@@ -136,6 +136,19 @@ impl Driver {
             PathEvent::FreshLinkWanted => {
                 self.open_fresh_link(key, now);
             }
+            PathEvent::ReflexiveRuledOut => self.keep_to_relay(key, now),
+        }
+    }
+
+    /// No direct path leads through both NATs. Whoever is on the relay's is told why it stays there.
+    fn keep_to_relay(&mut self, key: RemoteKey, now: Instant) {
+        let Some(remote) = self.remotes.get_mut(&key) else { return };
+        let (peer, reason) = (key.0, Reason::NoDirect);
+        tracing::info!(?peer, %reason, "no direct path");
+        if let Some((path, kind, rtt)) = remote.agent.primary() {
+            remote.history.record(now, Some((kind, path)), reason);
+            let (remote, rtt) = self.relays.shown(path, rtt);
+            self.event(EndpointEvent::Path(PathReport { peer, kind, remote, rtt, reason }));
         }
     }
 

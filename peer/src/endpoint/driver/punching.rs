@@ -208,6 +208,16 @@ impl Driver {
                 let reflexive = |addr| Candidate::new(CandidateKind::Reflexive, addr);
                 self.trickle(key, addresses.into_iter().map(reflexive).collect());
             }
+            PunchAction::GiveUp => self.give_up(key, now),
+        }
+    }
+
+    /// No guess helps. Where one NAT is in front of both, or a router maps a port to us, none is needed.
+    fn give_up(&mut self, key: RemoteKey, now: Instant) {
+        let (ours, is_mapped) = (self.observed.map(|addr| addr.ip()), self.mapped_candidate().is_some());
+        let Some(remote) = self.remotes.get_mut(&key) else { return };
+        if !is_mapped && remote.observed.map(|addr| addr.ip()) != ours {
+            remote.agent.rule_out_reflexive(now);
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Cell {
     pub unreached: usize,
     /// The times of those that became direct, in order.
     pub times: Vec<Duration>,
+    /// The times of the verdict that no direct path leads through both NATs, in order.
+    pub verdicts: Vec<Duration>,
     /// Mean checks and answers of each side.
     pub packets: [f64; 2],
     /// Seeds of the runs that were not direct.
@@ -39,6 +41,8 @@ impl Cell {
     pub fn of(pair: Pair, runs: &[Run]) -> Self {
         let mut times: Vec<Duration> = runs.iter().filter_map(|run| run.direct).collect();
         times.sort_unstable();
+        let mut verdicts: Vec<Duration> = runs.iter().filter_map(|run| run.verdict).collect();
+        verdicts.sort_unstable();
         let mean = |side: usize| {
             runs.iter().map(|run| run.checks[side] as f64).sum::<f64>() / runs.len().max(1) as f64
         };
@@ -49,6 +53,7 @@ impl Cell {
             late: runs.iter().filter(|run| run.late).count(),
             unreached: runs.iter().filter(|run| run.unreached).count(),
             times,
+            verdicts,
             packets: [mean(0), mean(1)],
             failed: runs.iter().filter(|run| run.direct.is_none()).map(|run| run.seed).collect(),
             faults: runs
@@ -61,9 +66,13 @@ impl Cell {
     /// The time by which this share of the direct runs was direct.
     #[must_use]
     pub fn quantile(&self, share: f64) -> Option<Duration> {
-        let last = self.times.len().checked_sub(1)?;
-        let at = (share * self.times.len() as f64).ceil() as usize;
-        self.times.get(at.saturating_sub(1).min(last)).copied()
+        quantile(&self.times, share)
+    }
+
+    /// The time by which this share of the verdicts was given.
+    #[must_use]
+    pub fn verdict_quantile(&self, share: f64) -> Option<Duration> {
+        quantile(&self.verdicts, share)
     }
 
     /// Whether every run was direct.
@@ -71,6 +80,12 @@ impl Cell {
     pub fn is_always_direct(&self) -> bool {
         self.direct == self.runs
     }
+}
+
+fn quantile(times: &[Duration], share: f64) -> Option<Duration> {
+    let last = times.len().checked_sub(1)?;
+    let at = (share * times.len() as f64).ceil() as usize;
+    times.get(at.saturating_sub(1).min(last)).copied()
 }
 
 /// The seed of run `n` of a series: neighbouring series share none.

@@ -14,7 +14,7 @@ use crate::kind::Kind;
 /// Every pair of named kinds, in the order in which a matrix shows them.
 #[must_use]
 pub fn all_pairs() -> Vec<Pair> {
-    let kinds = Kind::all();
+    let kinds: Vec<Kind> = Kind::all().into_iter().chain(Kind::FURTHER).collect();
     let rows = kinds.iter().enumerate();
     rows.flat_map(|(n, a)| kinds[n..].iter().map(|b| Pair { a: *a, b: *b })).collect()
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::path::{Outlook, PathAgent};
 
@@ -45,6 +45,8 @@ pub struct Setting {
     pub jitter: Duration,
     /// Flows that other hosts open through each home's outermost router, a second.
     pub foreign_flows: u32,
+    /// Whether both sides know their NATs before the offer; else the connector begins with it.
+    pub is_ready: bool,
     /// What both peers do wrong.
     pub mutation: Option<Mutation>,
 }
@@ -58,6 +60,7 @@ impl Default for Setting {
             loss: 0.0,
             jitter: Duration::ZERO,
             foreign_flows: 5,
+            is_ready: false,
             mutation: None,
         }
     }
@@ -74,6 +77,8 @@ pub struct Run {
     pub late: bool,
     /// Whether both sides gave the verdict that there is none.
     pub unreached: bool,
+    /// From the server's forwarding the offer until both sides knew that no direct path leads through their NATs.
+    pub verdict: Option<Duration>,
     /// Checks and answers that each side sent until then.
     pub checks: [u64; 2],
     /// Rules that were broken.
@@ -118,23 +123,29 @@ impl Pair {
     #[must_use]
     pub fn run(&self, setting: &Setting, seed: u64) -> Run {
         let mut world = populate(&self.plan(setting, seed), setting.mutation);
-        self.run_in(&mut world, setting.foreign_flows)
+        self.run_in(&mut world, setting)
     }
 
-    /// Runs it in a world that is kept, with so many flows of other hosts a second.
-    pub fn run_in(&self, world: &mut World<Actor>, foreign_flows: u32) -> Run {
+    /// Runs it in a world of this setting that is kept.
+    pub fn run_in(&self, world: &mut World<Actor>, setting: &Setting) -> Run {
         let seed = world.seed();
         world.run_until(REGISTRATION, |world| world.node("b").peer().is_registered());
+        if setting.is_ready {
+            world.with_node("a", |node, now| node.peer_mut().get_ready(now));
+            let knows = |world: &World<Actor>, name| world.node(name).peer().nat().is_some();
+            let limit = world.elapsed() + REGISTRATION;
+            world.run_until(limit, |world| knows(world, "a") && knows(world, "b"));
+        }
         world.with_node("a", |node, now| node.peer_mut().dial(now));
         let limit = world.elapsed() + OVER;
-        run_among_others(world, limit, foreign_flows);
+        run_among_others(world, limit, setting.foreign_flows);
         let sides = ["a", "b"].map(|name| world.node(name).peer());
         let offered = world.node("s").server().offers_forwarded().first().copied();
-        let both = sides.map(|side| side.watch().first_direct());
-        let took = match (offered, both) {
+        let since_offer = |both: [Option<Instant>; 2]| match (offered, both) {
             (Some(offered), [Some(a), Some(b)]) => Some(a.max(b).saturating_duration_since(offered)),
             _ => None,
         };
+        let took = since_offer(sides.map(|side| side.watch().first_direct()));
         let unreached = |side: &crate::node::PeerNode| {
             side.agent().is_some_and(|agent| agent.outlook() == Outlook::Unreached)
         };
@@ -147,6 +158,7 @@ impl Pair {
             direct: took.filter(|took| *took <= WITHIN),
             late: took.is_some_and(|took| took > WITHIN),
             unreached: sides.into_iter().all(unreached),
+            verdict: since_offer(sides.map(|side| side.watch().verdict())),
             checks,
             faults: sides.iter().flat_map(|side| side.watch().faults().iter().cloned()).collect(),
         }

@@ -14,6 +14,7 @@
 //! A NAT knows no TTL: a router counts hops (see [`crate::net`]). A refused egress leaves nothing behind, but
 //! for one that turned round: it has opened its own hole even where the neighbour's filter refuses it.
 
+mod forwards;
 mod policy;
 mod ports;
 mod table;
@@ -24,6 +25,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use forwards::Forwards;
 pub use policy::{
     Allocation, Dependence, Expiry, Hairpin, Policy, Refresh, Refusal, Scope, Strangers, WhenFull,
 };
@@ -100,6 +102,9 @@ pub struct Nat {
     external: Vec<IpAddr>,
     ports: Ports,
     table: Table,
+    forwards: Forwards,
+    /// The flow of each internal endpoint whose port its further ones share: see [`Self::keeps_to_moved`].
+    moved: BTreeMap<SocketAddr, Flow>,
     dice: Dice,
 }
 
@@ -112,7 +117,8 @@ impl Nat {
     pub fn new(policy: Policy, external: Vec<IpAddr>, dice: Dice) -> Self {
         let ports = Ports::new(policy.allocation, policy.ports.clone());
         let table = Table::new(policy.expiry, policy.entries_max, policy.when_full);
-        Self { policy, external, ports, table, dice }
+        let (forwards, moved) = (Forwards::default(), BTreeMap::new());
+        Self { policy, external, ports, table, forwards, moved, dice }
     }
 
     /// Its behaviour.
@@ -155,9 +161,19 @@ impl Nat {
         }
     }
 
+    /// Maps a port of the router's to an internal endpoint, as PCP, NAT-PMP and UPnP IGD do on request: the same port
+    /// where it is free. None without an address of the family.
+    pub fn forward(&mut self, inner: SocketAddr) -> Option<SocketAddr> {
+        let external = SocketAddr::new(self.external_for(inner.ip())?, inner.port());
+        self.forwards.add(external, inner);
+        Some(external)
+    }
+
     /// Loses all state, as a power cut does. The allocator starts anew elsewhere.
     pub fn reboot(&mut self) {
         self.table.clear();
+        self.forwards.clear();
+        self.moved.clear();
         self.ports.reset();
     }
 
@@ -178,6 +194,9 @@ impl Nat {
 
     /// The external endpoint of the flow from `src` to `dst`, made or refreshed, its hole too.
     fn bind(&mut self, src: SocketAddr, dst: SocketAddr, now: Instant) -> Result<SocketAddr, Why> {
+        if let Some(external) = self.forwards.answer(src, dst, self.policy.expiry.two_way, now) {
+            return Ok(external);
+        }
         let hole = self.policy.filtering.scope(dst);
         if let Some(flow) = self.live_flow(src, dst, now) {
             return self.table.send(&flow, hole, now).ok_or(Why::TableFull);
@@ -197,8 +216,30 @@ impl Nat {
         if own != usual && self.may_move() && self.table.live(&own, now).is_some() {
             return Some(own);
         }
+        if let Some(moved) = self.moved_flow(src, dst, &usual, now) {
+            return Some(moved);
+        }
         let external = self.table.live(&usual, now)?;
         (!self.table.is_strangers(external, dst, now)).then_some(usual)
+    }
+
+    /// Where the flow of a socket that was moved goes, unless it is an old one: the kernel gives each new flow the port
+    /// of the socket's newest one, if the tuple is free (`find_appropriate_src`).
+    fn moved_flow(&mut self, src: SocketAddr, dst: SocketAddr, usual: &Flow, now: Instant) -> Option<Flow> {
+        let moved = *self.moved.get(&src)?;
+        let Some(external) = self.table.live(&moved, now) else {
+            self.moved.remove(&src);
+            return None;
+        };
+        let is_old = self.table.has_hole(usual, self.policy.filtering.scope(dst), now);
+        (!is_old && !self.table.is_strangers(external, dst, now)).then_some(moved)
+    }
+
+    /// Whether a socket that was moved for one remote keeps to that port for others: Linux, that is.
+    fn keeps_to_moved(&self) -> bool {
+        self.policy.strangers == Strangers::Tracked
+            && self.policy.mapping == Dependence::EndpointIndependent
+            && self.policy.filtering == Dependence::AddressAndPortDependent
     }
 
     /// Where a flow without a usable binding gets one: under the mapping's key, or, when its port is in use
@@ -215,8 +256,11 @@ impl Nat {
         }
         let ip = self.external_for(src.ip()).ok_or(Why::NoExternalAddress)?;
         let own = Flow { inner: src, remote: Scope::Endpoint(dst) };
-        let table = &self.table;
-        let is_free = |port| table.is_free(SocketAddr::new(ip, port), now);
+        let (table, forwards) = (&self.table, &self.forwards);
+        let is_free = |port| {
+            let external = SocketAddr::new(ip, port);
+            table.is_free(external, now) && !forwards.has(external)
+        };
         let is_ours = |port| is_free(port) && !table.is_strangers(SocketAddr::new(ip, port), dst, now);
         let has_usual = table.is_live(&usual, now);
         if !has_usual {
@@ -234,10 +278,16 @@ impl Nat {
             }
         }
         let port = self.ports.makeshift(&mut self.dice, is_ours).ok_or(Why::NoPort)?;
+        if self.keeps_to_moved() {
+            self.moved.insert(src, own);
+        }
         Ok((own, SocketAddr::new(ip, port)))
     }
 
     fn admit(&mut self, src: SocketAddr, dst: SocketAddr, now: Instant) -> Result<SocketAddr, Why> {
+        if let Some(inner) = self.forwards.receive(dst, src, now) {
+            return Ok(inner);
+        }
         if self.policy.strangers == Strangers::Tracked && self.table.is_strangers(dst, src, now) {
             self.table.track_stranger(dst, src, now);
             return Err(Why::Stranger);

@@ -110,6 +110,12 @@ impl Table {
         None
     }
 
+    /// Whether `flow`'s binding has a live hole of this scope.
+    pub(super) fn has_hole(&self, flow: &Flow, hole: Scope, now: Instant) -> bool {
+        let holes = self.bindings.get(flow).map(|binding| &binding.holes);
+        holes.and_then(|holes| holes.get(&hole)).is_some_and(|clock| clock.is_live(&self.expiry, now))
+    }
+
     /// Whether no live binding has this external endpoint.
     pub(super) fn is_free(&self, external: SocketAddr, now: Instant) -> bool {
         self.by_external.get(&external).is_none_or(|flow| !self.is_live(flow, now))

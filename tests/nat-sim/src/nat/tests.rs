@@ -163,6 +163,55 @@ fn an_early_probe_takes_the_reply_tuple_and_moves_our_flow_to_another_port() {
 }
 
 #[test]
+fn a_moved_socket_keeps_to_its_new_port_for_new_remotes_and_to_the_old_one_for_old_ones() {
+    let now = Instant::now();
+    let mut nat = leaky_after_registering(now);
+    let usual = out(&mut nat, HOST, SERVER, now);
+    assert!(matches!(nat.ingress(at(PEER), usual, now), Ingress::Refused(_)));
+    let moved = out(&mut nat, HOST, PEER, now);
+    assert_ne!(moved, usual);
+    let third = "192.0.2.99:99";
+    assert_eq!(out(&mut nat, HOST, third, now), moved, "a new flow");
+    assert_eq!(nat.ingress(at(third), moved, now).dst(), Some(at(HOST)));
+    assert_eq!(out(&mut nat, HOST, SERVER, now), usual, "an old one");
+    // All flows of the moved port are over by then, and the server's has been kept alive.
+    let mut later = now;
+    for _ in 0..10 {
+        later += Duration::from_secs(20);
+        assert_eq!(out(&mut nat, HOST, SERVER, later), usual);
+    }
+    assert_eq!(out(&mut nat, HOST, "192.0.2.98:98", later), usual);
+}
+
+#[test]
+fn a_moved_socket_stays_where_it_is_when_its_first_port_is_forgotten() {
+    let now = Instant::now();
+    let mut nat = leaky_after_registering(now);
+    assert!(matches!(nat.ingress(at(PEER), at("203.0.113.1:40000"), now), Ingress::Refused(_)));
+    let moved = out(&mut nat, HOST, PEER, now);
+    for n in 1..20 {
+        assert_eq!(out(&mut nat, HOST, PEER, now + n * 20 * SEC), moved);
+    }
+    assert_eq!(out(&mut nat, HOST, SERVER, now + 400 * SEC), moved, "a new flow by then");
+    assert_eq!(out(&mut nat, HOST, "192.0.2.9:9", now + 400 * SEC), moved);
+}
+
+#[test]
+fn a_mapped_port_lets_everybody_in_and_what_is_answered_leaves_by_it() {
+    let mut nat = of(Behaviour::SymmetricRandom);
+    let now = Instant::now();
+    let mapped = nat.forward(at(HOST)).unwrap();
+    assert_eq!(nat.ingress(at(PEER), mapped, now).dst(), Some(at(HOST)));
+    assert_eq!(out(&mut nat, HOST, PEER, now), mapped);
+    let other = out(&mut nat, HOST, SERVER, now);
+    assert_ne!(other, mapped, "what the host begins has a port of its own");
+    assert_eq!(nat.ingress(at(SERVER), mapped, now).dst(), Some(at(HOST)));
+    assert_eq!(out(&mut nat, HOST, SERVER, now), mapped, "until the other side comes in");
+    nat.reboot();
+    assert_eq!(why(nat.ingress(at(PEER), mapped, now)), Some(Why::NoBinding));
+}
+
+#[test]
 fn a_prime_that_leaves_before_the_early_probe_keeps_the_port() {
     let now = Instant::now();
     let mut nat = leaky_after_registering(now);

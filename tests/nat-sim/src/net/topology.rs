@@ -219,6 +219,12 @@ impl Net {
         self.register(place, address, Target::Router(router));
     }
 
+    /// Has a router map one of its ports to a host's socket, as if the host had asked for it. None where it has no
+    /// such address.
+    pub fn forward_port(&mut self, router: RouterId, inner: SocketAddr) -> Option<SocketAddr> {
+        self.routers[router.0].nat_mut(inner.is_ipv6())?.forward(inner)
+    }
+
     /// Lets other hosts behind a router open `flows` flows, which moves a sequential allocator on.
     pub fn foreign_flows(&mut self, router: RouterId, flows: u16) {
         if let Some(nat) = self.routers[router.0].nat_mut(false) {

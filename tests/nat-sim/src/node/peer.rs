@@ -95,6 +95,8 @@ pub struct PeerNode {
     session: Option<Session>,
     conduit: Option<Conduit>,
     observed: Option<SocketAddr>,
+    /// The router's port that is mapped to the main socket.
+    mapped: Option<SocketAddr>,
     remote: Option<Remote>,
     agents: u64,
     fresh_links: BTreeMap<LinkId, FreshLink>,
@@ -142,6 +144,7 @@ impl PeerNode {
             session: None,
             conduit: None,
             observed: None,
+            mapped: seat.mapped,
             remote: None,
             agents: 0,
             fresh_links: BTreeMap::new(),
@@ -171,9 +174,17 @@ impl PeerNode {
     pub fn dial(&mut self, now: Instant) {
         if let Part::Connector { dial_at, .. } = &mut self.part {
             *dial_at = Some(now);
-            self.start_session(now);
+            if self.session.is_none() {
+                self.start_session(now);
+            }
             self.handle_timeout(now);
         }
+    }
+
+    /// Opens the session, and learns what there is to know of the NAT, before anything is dialled.
+    pub fn get_ready(&mut self, now: Instant) {
+        self.start_session(now);
+        self.handle_timeout(now);
     }
 
     /// What was seen of it.

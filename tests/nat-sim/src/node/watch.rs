@@ -40,6 +40,7 @@ pub struct Count {
 pub struct Watch {
     first_direct: Option<Instant>,
     last_direct: Option<Instant>,
+    verdict: Option<Instant>,
     checks: u64,
     wakes: u64,
     routes: Vec<(Instant, Option<PathId>, Reason)>,
@@ -58,6 +59,12 @@ impl Watch {
     #[must_use]
     pub fn first_direct(&self) -> Option<Instant> {
         self.first_direct
+    }
+
+    /// When it first knew that no direct path leads through both NATs.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Instant> {
+        self.verdict
     }
 
     /// How many checks and answers it has sent.
@@ -187,6 +194,9 @@ impl Watch {
                 self.routes.push((now, route.primary, *reason));
             }
             PathEvent::FreshLinkWanted => {}
+            PathEvent::ReflexiveRuledOut => {
+                self.verdict.get_or_insert(now);
+            }
         }
     }
 

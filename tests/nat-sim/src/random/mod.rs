@@ -111,7 +111,8 @@ fn judge(drawn: &Drawn, world: &mut World<Actor>) -> Vec<String> {
 
 /// Whether a remedy leads to a path in every world.
 fn is_certain(remedy: Remedy) -> bool {
-    !matches!(remedy, Remedy::SendOrder | Remedy::Predict | Remedy::Birthday | Remedy::RelayOnly)
+    use Remedy::{Birthday, Predict, RelayOnly, Scatter, SendOrder};
+    !matches!(remedy, SendOrder | Predict | Birthday | Scatter | RelayOnly)
 }
 
 fn stays_quiet(world: &mut World<Actor>, broken: &mut Vec<String>) {

@@ -37,6 +37,8 @@ pub struct Seat<'a> {
     /// The port of its main socket, `SocketId(0)`, which is open on all addresses before anything happens. A
     /// server's sockets are those of its entry in `servers`.
     pub port: u16,
+    /// The router's port that is mapped to the main socket, where the host has asked for one.
+    pub mapped: Option<SocketAddr>,
     /// The sockets of all servers.
     pub servers: &'a [ServerSockets],
     /// A seed for this node alone.
@@ -202,6 +204,11 @@ impl Plan {
         let mut nodes = Vec::with_capacity(count);
         for (n, (name, kind, is_server)) in hosts.iter().enumerate() {
             let port = net.open(HostId(n), SocketId(0), None).port();
+            let router = homes.get(name).and_then(|home| home.routers.first()).copied();
+            let mapped = router.filter(|_| *kind == Some(Kind::Mapped)).and_then(|router| {
+                let inner = SocketAddr::new(*net.addresses(HostId(n)).first()?, port);
+                net.forward_port(router, inner)
+            });
             nodes.push(node_at(&Seat {
                 host: HostId(n),
                 name,
@@ -209,6 +216,7 @@ impl Plan {
                 is_server: *is_server,
                 addresses: net.addresses(HostId(n)),
                 port,
+                mapped,
                 servers: &servers,
                 seed: self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(n as u64 + 1),
                 start,

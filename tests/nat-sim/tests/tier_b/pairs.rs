@@ -86,7 +86,7 @@ fn limit(remedy: Remedy) -> Duration {
         // An address that is merely claimed gets few probes, and so they are further apart.
         Remedy::Ipv6 => bound() + D + 5 * MS,
         Remedy::Predict => SEC * 3 / 2,
-        Remedy::Birthday => 5 * SEC,
+        Remedy::Birthday | Remedy::Scatter => 5 * SEC,
         Remedy::HostCandidate | Remedy::Plain | Remedy::Hairpin | Remedy::SendOrder | Remedy::RelayOnly => {
             bound()
         }
@@ -106,7 +106,7 @@ fn is_chosen(kind: Kind) -> bool {
     match kind {
         Kind::Home(edge) => !edge.leaky || kind == common.leaky(),
         Kind::Cgnat(_) => kind == common.behind_carrier(),
-        Kind::UdpBlocked => false,
+        Kind::UdpBlocked | Kind::SymmetricBlock | Kind::Mapped => false,
         Kind::Ipv6Firewall | Kind::SameLan | Kind::SameNat | Kind::SameNatHairpin => true,
     }
 }

@@ -76,6 +76,9 @@ pub(crate) struct SettingOptions {
     /// Flows that other hosts open through each side's router, a second
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(..=1000))]
     pub(crate) foreign_flows: u64,
+    /// Let both sides know their NATs before the offer, as a program does that has been running for a second
+    #[arg(long)]
+    pub(crate) ready: bool,
     /// Take one remedy away from both peers, to see which pairs need it
     #[arg(long, value_enum, value_name = "REMEDY")]
     pub(crate) without: Option<Without>,
@@ -129,6 +132,7 @@ impl SettingOptions {
             loss: self.loss,
             jitter: Duration::from_millis(self.jitter),
             foreign_flows: u32::try_from(self.foreign_flows).unwrap_or(u32::MAX),
+            is_ready: self.ready,
             mutation: self.without.map(|without| match without {
                 Without::Prime => Mutation::SkipsThePrime,
                 Without::Acknowledgements => Mutation::StopsAfterTheFirstReceipt,
@@ -158,6 +162,9 @@ impl SettingOptions {
         }
         if let Some(value) = self.without.as_ref().and_then(clap::ValueEnum::to_possible_value) {
             add("without", value.get_name().to_owned());
+        }
+        if self.ready {
+            flags.push_str(" --ready");
         }
         flags
     }

@@ -25,7 +25,7 @@ pub(crate) fn page(cells: &[Cell], options: &MatrixOptions) -> String {
             }
         }
     }
-    let order = Kind::all();
+    let order: Vec<Kind> = Kind::all().into_iter().chain(Kind::FURTHER).collect();
     kinds.sort_by_key(|kind| order.iter().position(|known| known == kind));
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><meta charset=\"utf-8\">\n\
@@ -117,6 +117,9 @@ fn square(cell: &Cell, is_mirrored: bool, options: &MatrixOptions) -> String {
     );
     if cell.unreached > 0 {
         let _ = write!(tip, "|{} ended with a clear verdict", cell.unreached);
+    }
+    if let Some(ms) = ms(cell.verdict_quantile(0.99)) {
+        let _ = write!(tip, "|no direct path: known after {ms:.0} ms");
     }
     if let Some((seed, fault)) = cell.faults.first() {
         let _ = write!(tip, "|{fault} (seed {seed})");

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn list(out: &mut impl io::Write) -> Result<(), Failure> {
-    for kind in Kind::all() {
+    for kind in Kind::all().into_iter().chain(Kind::FURTHER) {
         writeln!(out, "{:<36} {}", kind.to_string(), kind.describe())?;
     }
     Ok(())

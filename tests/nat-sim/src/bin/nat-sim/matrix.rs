@@ -50,6 +50,8 @@ fn tolerance(remedy: Remedy, is_lossy: bool) -> usize {
     match remedy {
         Remedy::Birthday => 5,
         Remedy::Predict => 10,
+        // 1 - exp(-(3/4)²) of them are found, and a little less where a packet is lost.
+        Remedy::Scatter => 650,
         Remedy::RelayOnly => 1000,
         Remedy::HostCandidate
         | Remedy::Ipv6
@@ -86,6 +88,7 @@ fn event(cell: &Cell, setting: &SettingOptions) -> serde_json::Value {
         "remedy": cell.pair.remedy().name(),
         "median_ms": ms(cell.quantile(0.5)),
         "p99_ms": ms(cell.quantile(0.99)),
+        "verdict_ms": ms(cell.verdict_quantile(0.5)),
         "r_ms": setting.server_rtt,
         "d_ms": setting.direct_rtt,
         "packets_a": cell.packets[0].round(),
@@ -100,9 +103,10 @@ const HEAD: &str = "pair                                                        
 fn write_row(cell: &Cell, setting: &SettingOptions, out: &mut impl Write) -> io::Result<()> {
     let time = |share| ms(cell.quantile(share)).map_or("–".to_owned(), |ms| format!("{ms:.1} ms"));
     let [a, b] = cell.packets;
+    let verdict = ms(cell.verdict_quantile(0.99)).map_or(String::new(), |ms| format!("  verdict {ms:.1} ms"));
     writeln!(
         out,
-        "{:<69} {:<14} {:>5}/{:<5} {:>10} {:>10}  {a:>4.0} {b:>4.0}",
+        "{:<69} {:<14} {:>5}/{:<5} {:>10} {:>10}  {a:>4.0} {b:>4.0}{verdict}",
         cell.pair.to_string(),
         cell.pair.remedy().name(),
         cell.direct,

@@ -56,7 +56,7 @@ pub(crate) fn replay(options: &ReplayOptions, out: &mut impl Write) -> Result<()
     };
     let setting = options.setting.setting();
     let mut world = populate(&pair.plan(&setting, seed).telling_the_story(), setting.mutation);
-    let run = pair.run_in(&mut world, setting.foreign_flows);
+    let run = pair.run_in(&mut world, &setting);
     write!(out, "{}", world.story())?;
     let connector = if pair.connects_from_a(seed) { pair.a } else { pair.b };
     writeln!(out, "\nseed {seed}: {pair}, {connector} connects, needs {}", pair.remedy())?;

@@ -153,7 +153,9 @@ impl PeerNode {
     pub(super) fn claims(&self) -> Claims {
         let host = |ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, self.port));
         let usable = |candidate: &Candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global);
-        let candidates = self.addresses.iter().copied().map(host).filter(usable).take(MAX_CANDIDATES - 1);
+        let mapped = self.mapped.map(|addr| Candidate::new(CandidateKind::Mapped, addr));
+        let hosts = self.addresses.iter().copied().map(host).filter(usable);
+        let candidates = mapped.into_iter().chain(hosts).take(MAX_CANDIDATES - 1);
         Claims { candidates: candidates.collect(), relay: None }
     }
 

@@ -155,6 +155,13 @@ impl PeerNode {
                 self.note(format!("named to the other side: {addresses:?}"));
                 self.trickle(addresses.into_iter().map(reflexive).collect());
             }
+            PunchAction::GiveUp => {
+                let (ours, is_mapped) = (self.observed.map(|addr| addr.ip()), self.mapped.is_some());
+                let Some(remote) = &mut self.remote else { return };
+                if !is_mapped && remote.observed.map(|addr| addr.ip()) != ours {
+                    remote.agent.rule_out_reflexive(now);
+                }
+            }
         }
     }
 
