@@ -114,6 +114,15 @@ fn a_small_block_is_searched_faster_than_all_ports() {
 }
 
 #[test]
+fn a_search_that_finds_many_flows_at_once_keeps_to_a_few_of_them() {
+    let pair = Pair { a: Kind::SymmetricBlock, b: Kind::PORT_RESTRICTED };
+    for seed in [254_999_406_995_349, 278_988_114_901_295] {
+        let run = pair.run(&Setting::default(), seed);
+        assert!(run.direct.is_some_and(|took| took < 1000 * MS), "{seed}: {run:?}");
+    }
+}
+
+#[test]
 fn a_mapped_port_is_met_by_everybody_at_once() {
     for a in Kind::all().into_iter().chain(Kind::FURTHER) {
         let pair = Pair { a, b: Kind::Mapped };

@@ -13,7 +13,7 @@ use crate::net::SocketId;
 use crate::node::Mutation;
 
 /// How many short-lived links there are at once.
-const MAX_FRESH_LINKS: usize = 8;
+pub(super) const MAX_FRESH_LINKS: usize = 8;
 
 /// How long one stays without carrying data.
 pub(super) const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);

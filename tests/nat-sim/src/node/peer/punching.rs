@@ -10,7 +10,7 @@ use proto::path::{CheckTransmit, LinkId, PathAgent, PathKind};
 use proto::punch::{Punch, PunchAction, Survey, SurveyAction};
 use proto::wire::session::ToServer;
 
-use super::paths::FRESH_LINK_LIFE;
+use super::paths::{FRESH_LINK_LIFE, MAX_FRESH_LINKS};
 use super::{FreshLink, PeerNode};
 use crate::net::SocketId;
 use crate::node::Mutation;
@@ -67,8 +67,12 @@ impl PeerNode {
             || punch.is_some_and(|punch| punch.handle_answer(link, from, payload, now))
     }
 
-    /// The remote was heard on a socket that was opened for that: it becomes a link.
+    /// The remote was heard on a socket that was opened for that: it becomes a link. Over the limit the packet is
+    /// lost, and its sender tries another one.
     pub(super) fn adopt_if_heard(&mut self, link: LinkId, payload: &[u8], now: Instant) {
+        if self.fresh_links.len() >= MAX_FRESH_LINKS {
+            return;
+        }
         let Some(remote) = &mut self.remote else { return };
         let Some(punch) = remote.punch.as_mut().filter(|punch| punch.owns(link)) else { return };
         if !remote.agent.is_remotes(payload) {
