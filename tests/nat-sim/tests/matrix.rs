@@ -8,6 +8,7 @@ use std::time::Duration;
 use nat_sim::kind::{Behaviour, Kind};
 use nat_sim::matrix::{Cell, Pair, Setting, all_pairs};
 use nat_sim::node::Mutation;
+use nat_sim::oracle::Remedy;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -25,7 +26,8 @@ const SOON: Duration = Duration::from_millis(20 + 60 + 60 + 20);
 
 #[test]
 fn every_pair_that_can_go_direct_does() {
-    for pair in all_pairs().into_iter().filter(|pair| pair.remedy().is_direct()) {
+    let is_sure = |pair: &Pair| pair.remedy().is_direct() && pair.remedy() != Remedy::Scatter;
+    for pair in all_pairs().into_iter().filter(is_sure) {
         let cell = cell(pair.a, pair.b, &Setting::default(), 2);
         assert!(cell.is_always_direct(), "{pair}: seeds {:?}", cell.failed);
     }
