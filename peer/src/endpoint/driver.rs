@@ -154,8 +154,6 @@ pub(super) struct Driver {
     relays: Relays,
     next_link: u16,
     traffic_at: Option<Instant>,
-    /// When the counters were read last.
-    traffic_read: Option<Instant>,
     closed: bool,
 }
 
@@ -194,7 +192,6 @@ impl Driver {
             relays: Relays::default(),
             next_link: 1,
             traffic_at: None,
-            traffic_read: None,
             closed: false,
         }
     }
@@ -452,17 +449,17 @@ impl Driver {
         if any {
             self.parts.socket.stay_awake();
         }
-        self.traffic_read = Some(now);
         self.traffic_at = Some(now + if any { TRAFFIC_BUSY } else { TRAFFIC_IDLE });
     }
 
-    /// A packet passes after a rest. If it goes unanswered, that is known from now on, and not from whenever
-    /// the counters are read next. What passes to the server stirs the socket too, hence the least distance.
+    /// A packet passes after a rest. If one of ours goes unanswered, that is known from now on, and not from whenever the
+    /// counters are read next, which is soon.
     fn handle_stirred(&mut self, now: Instant) {
         if self.traffic_at.is_some() {
-            let soonest = self.traffic_read.map_or(now, |read| now.max(read + TRAFFIC_BUSY));
-            self.traffic_at = earliest(self.traffic_at, Some(soonest));
-            self.report_traffic(now);
+            self.traffic_at = earliest(self.traffic_at, Some(now + TRAFFIC_BUSY));
+            for remote in self.remotes.values_mut() {
+                remote.report_sent(&self.parts.socket, now);
+            }
         }
     }
 

@@ -109,6 +109,19 @@ impl Remote {
         }
     }
 
+    /// Tells the agent what has left since the last time, and nothing of what came: that is for the next report, or one
+    /// flight, seen in two, would look like a conversation.
+    pub(super) fn report_sent(&mut self, socket: &PathSocket, now: Instant) {
+        let route = self.agent.route();
+        for path in route.primary.into_iter().chain(route.also) {
+            let Some(stats) = socket.path_stats(self.address, path) else { continue };
+            let (tx, _) = self.traffic.entry(path).or_default();
+            if std::mem::replace(tx, stats.tx_packets) < stats.tx_packets {
+                self.agent.handle_traffic(path, Traffic { sent: true, received: false }, now);
+            }
+        }
+    }
+
     /// There is a path again. What QUIC sent before it is lost, and would be sent again only when a timer says
     /// so that has doubled each time; the answer to one more byte shows the loss at once.
     pub(super) fn look_for_losses(&self) {
