@@ -120,6 +120,33 @@ async fn a_connection_that_broke_is_made_again_and_the_allowed_stay_so() {
 }
 
 #[tokio::test]
+async fn a_request_that_was_refused_with_a_packet_in_it_is_repeated_without() {
+    let narrow = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = key().peer_id();
+    let peer = Peer::of(narrow.local_addr().unwrap(), relay, plain());
+    let _expected = peer.client.expect_first();
+    let link = peer.client.link();
+    let server = link.addr(Address { peer: relay, instance: Instance::SERVICE });
+    (0..2).for_each(|_| send(&link, server, &[0x40; 1200]));
+    let laden = std::iter::repeat_n((), 4).map(async |()| {
+        let (mut near, _) = narrow.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            near.read_buf(&mut head).await.unwrap();
+        }
+        near.write_all(b"HTTP/1.1 431 Too Large\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+        let head = String::from_utf8(head).unwrap();
+        let packet = head.lines().find_map(|line| line.strip_prefix("culvert-first: "));
+        packet.map(|packet| (packet.len(), packet.trim_end_matches(&packet[..4]).len()))
+    });
+    let mut heads = Vec::new();
+    for head in laden {
+        heads.push(timeout(PATIENCE, head).await.unwrap());
+    }
+    assert_eq!(heads, [Some((1600, 0)), None, Some((1600, 0)), None]);
+}
+
+#[tokio::test]
 async fn no_login_is_signed_for_another_relay() {
     let relay = relay(RouterLimits::default());
     let peer = Peer::of(relay.http_addr(), key().peer_id(), plain());

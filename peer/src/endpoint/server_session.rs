@@ -10,7 +10,7 @@ use proto::path::{LinkId, PathId, Route};
 use proto::ticket::ServerHint;
 use proto::wire::session::{self, FromServer, close};
 use proto::wire::{self, Deframer};
-use relay::client::RelayState;
+use relay::client::{Expected, RelayState};
 use relay::outbound::Outbound;
 use relay::quic;
 use relay::tls::{self, HandshakeFailure};
@@ -32,9 +32,12 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// One that never answers must not hide it.
 const REPRIEVE: Duration = Duration::from_secs(1);
 
-/// How long an attempt leaves to UDP alone, which shows the server where we are. On all but the nearest server's
-/// relay UDP has had more by the time that it takes frames: two round trips.
+/// How long an attempt leaves to UDP alone, which shows the server where we are.
 const UDP_HEAD_START: Duration = Duration::from_millis(60);
+
+/// Which part of the time that a connection to the relay took is left to UDP beyond that: its answer and TCP's are on the
+/// way together, and the server has more to do for the former.
+const LINGER: u32 = 16;
 
 /// How soon, and how rarely at last, UDP is tried again while the session goes through the relay.
 const UDP_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
@@ -59,10 +62,11 @@ pub(super) struct Attempt {
 }
 
 /// A server that is reached through its relay.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct RelayedServer {
     pub(super) path: PathId,
     pub(super) state: watch::Receiver<RelayState>,
+    pub(super) expected: Expected,
 }
 
 /// A session's connection, by one of the ways that were tried.
@@ -120,7 +124,7 @@ impl Drop for Address {
 
 impl Attempt {
     /// Runs the attempt to its end.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(mut self) {
         let lost = match self.dial().await {
             Ok(Reached { connection, address, is_relayed }) => {
                 let address = Arc::new(address);
@@ -146,7 +150,7 @@ impl Attempt {
     }
 
     /// The first of the server's addresses that answers with the pinned key.
-    async fn dial(&self) -> Result<Reached, Lost> {
+    async fn dial(&mut self) -> Result<Reached, Lost> {
         let mut tries = self.udp_tries();
         if self.generation > 1 {
             let (outbound, server, dialer) = (self.outbound.clone(), self.server.clone(), self.dialer());
@@ -155,7 +159,7 @@ impl Attempt {
                 connect(dialer, main_path(addr), Duration::ZERO).await
             });
         }
-        if let Some(relayed) = self.relayed.clone() {
+        if let Some(relayed) = self.relayed.take() {
             tries.spawn(connect_relayed(self.dialer(), relayed));
         }
         let mut last = Lost::Passing("it has no address".into());
@@ -293,13 +297,15 @@ async fn connect(dialer: Dialer, path: PathId, delay: Duration) -> Result<Reache
     }
 }
 
-/// The handshake's first flight follows the login at the relay at once.
+/// The handshake's first packet leaves with the request for the relay, unless UDP has answered by then.
 async fn connect_relayed(dialer: Dialer, relayed: RelayedServer) -> Result<Reached, Lost> {
-    let until = Instant::now() + UDP_HEAD_START;
-    let RelayedServer { path, mut state } = relayed;
-    let is_up = |state: &RelayState| matches!(state, RelayState::Up(_));
-    if state.wait_for(is_up).await.is_err() {
-        return Err(Lost::Passing("the relay is not wanted any more".into()));
+    let mut until = Instant::now() + UDP_HEAD_START;
+    let RelayedServer { path, mut state, expected: _kept } = relayed;
+    let is_open = |state: &RelayState| matches!(state, RelayState::Opening(_) | RelayState::Up(_));
+    match state.wait_for(is_open).await.as_deref() {
+        Ok(RelayState::Opening(took)) => until = until.max(Instant::now() + *took / LINGER),
+        Ok(_) => {}
+        Err(_) => return Err(Lost::Passing("the relay is not wanted any more".into())),
     }
     connect(dialer, path, until.saturating_duration_since(Instant::now())).await
 }

@@ -12,7 +12,7 @@ use super::session::{Due, Session};
 use super::stats::{DropReason, RouterStats};
 use crate::id::{Instance, PeerId};
 use crate::limit::Rate;
-use crate::wire::relay::{Address, BadFrame, Denial, Frame, MAX_ALLOW};
+use crate::wire::relay::{Address, BadFrame, Data, Denial, Frame, MAX_ALLOW, MAX_FIRST};
 
 /// How often a sender is told that nobody is there.
 pub(super) const GONE: Rate = Rate { burst: 8, refill: Duration::from_millis(500) };
@@ -82,10 +82,27 @@ impl Router {
 
     /// Makes this key the address of the server's own services: everybody may send to it.
     pub fn open_service(&mut self, key: SessionKey, now: Instant) {
-        let address = Address { peer: self.relay, instance: Instance::SERVICE };
+        let address = self.service();
         let service = Session { service: true, ..Session::new(None, &self.limits, now) };
         self.sessions.insert(key, service);
         self.log_in(key, Proven::own(address), now);
+    }
+
+    /// A connection that has yet to log in sent a packet for the server's own services with its request. It goes there and
+    /// nowhere else, once, and nobody but the services can answer: under an address that is this connection's alone, and
+    /// stays what it is to them, so that the login is no move to another place.
+    pub fn handle_first(&mut self, key: SessionKey, packet: &[u8], now: Instant) {
+        let service = self.service();
+        let Ok(segment) = u16::try_from(packet.len()) else { return };
+        if segment == 0 || packet.len() > MAX_FIRST || !self.addresses.contains_key(&service) {
+            return;
+        }
+        let guest = self.guest(key);
+        let newcomer = |session: &&mut Session| session.address.is_none() && session.guest.is_none();
+        let Some(session) = self.sessions.get_mut(&key).filter(newcomer) else { return };
+        session.guest = Some(guest);
+        let frame = Frame::Data(Data { remote: service, ecn: 0, segment, packets: packet }).encode();
+        self.forward(key, guest, service, (Lane::Data, frame), now);
     }
 
     /// The connection's login is good.
@@ -116,18 +133,20 @@ impl Router {
 
     /// The connection sent a message.
     pub fn handle_frame(&mut self, key: SessionKey, message: Vec<u8>, now: Instant) {
-        let silence = self.limits.silence;
+        let (silence, service) = (self.limits.silence, self.service());
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let Some(from) = session.address else { return self.handle_malformed(key) };
         session.silent_at = now + silence;
+        let guest = session.guest;
+        let from = |to: Address| guest.filter(|_| to == service).unwrap_or(from);
         match Frame::parse(&message) {
             Ok(Frame::Data(data)) => {
                 let to = data.remote;
-                self.forward(key, from, to, (Lane::Data, message), now);
+                self.forward(key, from(to), to, (Lane::Data, message), now);
             }
             Ok(Frame::Check(check)) => {
                 let to = check.remote;
-                self.forward(key, from, to, (Lane::Control, message), now);
+                self.forward(key, from(to), to, (Lane::Control, message), now);
             }
             Ok(frame) => self.handle_control(key, &frame, now),
             Err(BadFrame::UnknownKind(_)) => self.stats.unknown += 1,
@@ -222,6 +241,16 @@ impl Router {
         RouterStats { connections: self.quota.connections(), sessions: self.addresses.len(), ..self.stats }
     }
 
+    /// The server's own services.
+    const fn service(&self) -> Address {
+        Address { peer: self.relay, instance: Instance::SERVICE }
+    }
+
+    /// What a connection is to the services before it has logged in: nobody has an address of the relay's identity but they.
+    const fn guest(&self, key: SessionKey) -> Address {
+        Address { peer: self.relay, instance: Instance((key + 1).to_be_bytes()) }
+    }
+
     fn handle_control(&mut self, key: SessionKey, frame: &Frame<'_>, now: Instant) {
         let Rate { burst, refill } = self.limits.control;
         let Some(session) = self.sessions.get_mut(&key) else { return };
@@ -248,7 +277,7 @@ impl Router {
 
     /// Gives a connection its address. Only the same instance displaces itself, and what it had let in stays.
     fn log_in(&mut self, key: SessionKey, proven: Proven, now: Instant) {
-        let address = proven.address();
+        let (address, service) = (proven.address(), self.service());
         let older = self.addresses.get(&address).copied();
         let inherited = older.and_then(|older| self.sessions.get_mut(&older)).map(|session| {
             let (ways, hold) = (std::mem::take(&mut session.ways), std::mem::take(&mut session.hold));
@@ -261,6 +290,9 @@ impl Router {
         session.address = Some(address);
         session.silent_at = now + self.limits.silence;
         (session.ways, session.hold) = inherited.unwrap_or_default();
+        if session.guest.is_some() {
+            session.ways.open(service, now + WAY);
+        }
         self.addresses.insert(address, key);
         self.stats.logins += 1;
     }

@@ -15,6 +15,8 @@ pub(super) struct Session {
     pub(super) source: Option<IpAddr>,
     /// Who it is, once it has logged in.
     pub(super) address: Option<Address>,
+    /// What it is to the relay's own server, where it spoke to that before it had logged in.
+    pub(super) guest: Option<Address>,
     /// Whether it is a service of the relay's own server: it lets everybody in, and is not timed.
     pub(super) service: bool,
     pub(super) outbox: Outbox,
@@ -46,6 +48,7 @@ impl Session {
         Self {
             source,
             address: None,
+            guest: None,
             service: false,
             outbox: Outbox::default(),
             ways: Ways::default(),

@@ -39,6 +39,13 @@ pub const MAX_SEGMENTS: usize = 64;
 /// The datagram of one [`Frame::Check`], in bytes: a STUN message on any link fits.
 pub const MAX_CHECK: usize = 1500;
 
+/// The header of the request for [`PATH`] in which the first packet to the relay's own server may come: it is heard before
+/// the login, so that the server's answer comes with the challenge. In base64 (RFC 4648 §5, without padding).
+pub const FIRST_HEADER: &str = "culvert-first";
+
+/// The longest such packet, in bytes: a first packet of QUIC fits (RFC 9000 §14.1).
+pub const MAX_FIRST: usize = 1500;
+
 /// What a [`Frame::Data`] has before its packets.
 pub const DATA_HEAD: usize = ADDRESS_END + 3;
 

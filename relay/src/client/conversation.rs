@@ -1,12 +1,14 @@
 //! One connection to a relay, from the first byte to the last.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use data_encoding::BASE64URL_NOPAD;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::body::Bytes;
 use proto::relay::login;
-use proto::wire::relay::{Denial, Frame, MAX_ALLOW, PATH, SUBPROTOCOL};
+use proto::wire::relay::{Denial, FIRST_HEADER, Frame, MAX_ALLOW, PATH, SUBPROTOCOL};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -57,8 +59,14 @@ async fn connect(shared: &Shared, outbound: &Outbound) -> Result<Socket, Ended> 
     if let Ok(subprotocol) = SUBPROTOCOL.parse() {
         request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
     }
+    let first = shared.first().await.and_then(|packet| BASE64URL_NOPAD.encode(&packet).parse().ok());
+    let is_laden = first.is_some();
+    if let Some(first) = first {
+        request.headers_mut().insert(FIRST_HEADER, first);
+    }
     let opened = tokio_tungstenite::client_async_with_config(request, connected.wire, Some(config())).await;
     let (mut socket, _) = opened.map_err(|error| {
+        shared.unladen.store(is_laden, Ordering::Relaxed);
         let Error::Http(answer) = error else { return Ended::passing(&error) };
         Ended::passing(&format!("it answered {}", answer.status()))
     })?;

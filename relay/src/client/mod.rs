@@ -5,6 +5,7 @@ mod outbox;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +28,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::fro
 
 /// A connection that held for so long was a good one: the next attempt follows soon.
 const GOOD: Duration = Duration::from_secs(10);
+
+/// How long the request for a relay waits for the packet that it might take along.
+const FIRST: Duration = Duration::from_millis(100);
 
 /// Remotes that one link knows at once.
 const REMOTES: usize = 4096;
@@ -54,6 +58,9 @@ pub struct RelayClientConfig {
 pub enum RelayState {
     /// The first attempt is under way.
     Connecting,
+    /// The far end is there, after as long; the request for the relay is about to leave, and waits a moment for a packet to
+    /// take along, if one is [expected](RelayClient::expect_first).
+    Opening(Duration),
     /// Frames can pass. It counts the connections so far.
     Up(u64),
     /// It is tried again; this is why.
@@ -80,10 +87,26 @@ struct Shared {
     /// The far end of the TCP connection, and how long that took.
     reached: Mutex<Option<(SocketAddr, Duration)>>,
     connections: Mutex<u64>,
+    /// How many are about to send a first packet to the relay's own server.
+    expected: watch::Sender<usize>,
+    /// Whether the last request that took a packet along was refused: the next one takes none, in case something on the way
+    /// does not like such requests.
+    unladen: AtomicBool,
     gone: mpsc::Sender<SocketAddr>,
     /// Raised by whatever comes from the relay.
     heard: watch::Sender<()>,
     now: Notify,
+}
+
+/// Kept by whoever is about to send a first packet to the relay's own server: the request for the relay waits a moment
+/// for it.
+#[derive(Debug)]
+pub struct Expected(watch::Sender<usize>);
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
 }
 
 /// Why a connection is over.
@@ -119,6 +142,8 @@ impl RelayClient {
             state: watch::Sender::new(RelayState::Connecting),
             reached: Mutex::new(None),
             connections: Mutex::new(0),
+            expected: watch::Sender::new(0),
+            unladen: AtomicBool::new(false),
             gone,
             heard: watch::Sender::new(()),
             now: Notify::new(),
@@ -155,6 +180,13 @@ impl RelayClient {
     /// How long the connection took to be there, which is one round trip and a name's look-up.
     pub fn took(&self) -> Option<Duration> {
         self.shared.lock_reached().map(|(_, took)| took)
+    }
+
+    /// Says that a first packet to the relay's own server will be sent on this link as soon as the relay is
+    /// [opened](RelayState::Opening), unless the result is dropped before.
+    pub fn expect_first(&self) -> Expected {
+        self.shared.expected.send_modify(|count| *count += 1);
+        Expected(self.shared.expected.clone())
     }
 
     /// Lets in what this process of an identity sends here, until [`Self::forbid`], and gives its address.
@@ -200,6 +232,22 @@ impl Shared {
     /// A TCP connection is there.
     fn reached(&self, remote: SocketAddr, took: Duration) {
         *self.lock_reached() = Some((remote, took));
+        self.state.send_replace(RelayState::Opening(took));
+    }
+
+    /// The first packet to the relay's own server, if one is about to be sent and comes within a moment.
+    async fn first(&self) -> Option<Vec<u8>> {
+        let server = Address { peer: self.relay, instance: Instance::SERVICE };
+        if self.unladen.swap(false, Ordering::Relaxed) {
+            return None;
+        }
+        let mut expected = self.expected.subscribe();
+        tokio::select! {
+            biased;
+            _nobody = expected.wait_for(|count| *count == 0) => None,
+            packet = self.outbox.first(server) => Some(packet),
+            () = sleep(FIRST) => None,
+        }
     }
 
     /// The login is on its way, and frames may follow it.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use proto::wire::relay::{Address, Data, Frame, MAX_FIRST};
 use tokio::sync::Notify;
 
 use crate::relayed::{Lane, Outlet};
@@ -53,6 +54,16 @@ impl Outbox {
         self.ready.notify_one();
     }
 
+    /// Takes out the first packet for the relay's own `server`, once there is one, while there is no connection yet.
+    pub(super) async fn first(&self, server: Address) -> Vec<u8> {
+        loop {
+            if let Some(packet) = self.lock().take_first(server) {
+                return packet;
+            }
+            self.ready.notified().await;
+        }
+    }
+
     /// It takes none any more: whatever waits is lost, as packets are, and nobody waits for room.
     pub(super) fn close(&self) {
         let mut lanes = self.lock();
@@ -95,6 +106,20 @@ impl Outbox {
 }
 
 impl Lanes {
+    fn take_first(&mut self, server: Address) -> Option<Vec<u8>> {
+        let (index, packet) =
+            self.data.iter().enumerate().find_map(|(index, frame)| match Frame::parse(frame) {
+                Ok(Frame::Data(Data { remote, packets, .. }))
+                    if remote == server && packets.len() <= MAX_FIRST =>
+                {
+                    Some((index, packets.to_vec()))
+                }
+                Ok(_) | Err(_) => None,
+            })?;
+        self.data_bytes -= self.data.remove(index)?.len();
+        Some(packet)
+    }
+
     fn has_room(&self) -> bool {
         !self.up || self.data_bytes < DATA
     }
@@ -119,11 +144,8 @@ impl Outlet for Outbox {
                 true
             }
         };
-        let is_up = lanes.up;
         drop(lanes);
-        if is_up {
-            self.ready.notify_one();
-        }
+        self.ready.notify_one();
         taken
     }
 

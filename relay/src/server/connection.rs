@@ -53,32 +53,38 @@ async fn converse<T: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<T>,
     progress: &Progress,
 ) {
-    if !greet(seat, socket).await {
+    let mut challenge = Challenge { relay: seat.relay(), challenge: [0; 32] };
+    if SystemRandom::new().fill(&mut challenge.challenge).is_err() {
+        tracing::error!("the system has no randomness: nobody can log in");
         return;
     }
-    let (sink, stream) = socket.split();
+    if socket.send(Message::binary(Frame::Challenge(challenge).encode())).await.is_err() {
+        return;
+    }
+    let (sink, mut stream) = socket.split();
+    let hear = async {
+        if log_in(seat, &challenge, &mut stream).await {
+            read(seat, stream).await;
+        }
+    };
     tokio::select! {
         biased;
-        () = read(seat, stream) => {}
+        () = hear => {}
+        // Before the login there is what the server's own services answered to whom came with a packet for them.
         () = write(seat, sink, progress) => {}
     }
 }
 
 /// Has the peer log in. Whether it is still there after that.
-async fn greet<T: AsyncRead + AsyncWrite + Unpin>(seat: &Seat, socket: &mut Socket<T>) -> bool {
-    let mut challenge = Challenge { relay: seat.relay(), challenge: [0; 32] };
-    if SystemRandom::new().fill(&mut challenge.challenge).is_err() {
-        tracing::error!("the system has no randomness: nobody can log in");
-        return false;
-    }
-    let sent = socket.send(Message::binary(Frame::Challenge(challenge).encode())).await;
-    if sent.is_err() {
-        return false;
-    }
-    let Some(message) = next_message(seat, socket).await else { return false };
+async fn log_in<T: AsyncRead + AsyncWrite + Unpin>(
+    seat: &Seat,
+    challenge: &Challenge,
+    stream: &mut SplitStream<&mut Socket<T>>,
+) -> bool {
+    let Some(message) = next_message(seat, stream).await else { return false };
     match Frame::parse(&message) {
         // Here, where the work holds nobody else up.
-        Ok(Frame::Login(answer)) => match login::check(&challenge, &answer) {
+        Ok(Frame::Login(answer)) => match login::check(challenge, &answer) {
             Some(proven) => seat.login(proven),
             None => seat.bad_login(),
         },

@@ -153,6 +153,11 @@ impl Seat {
         self.hub.relay
     }
 
+    /// A packet for the server's own services came with the request.
+    pub(super) fn first(&self, packet: &[u8]) {
+        self.input(|router, now| router.handle_first(self.key, packet, now));
+    }
+
     /// The login is good.
     pub(super) fn login(&self, proven: Proven) {
         self.input(|router, now| router.handle_login(self.key, proven, now));

@@ -74,6 +74,9 @@ impl RelayServer {
             Ok(seat) => seat,
             Err(why) => return upgrade::denied(why),
         };
+        if let Some(packet) = upgrade::first(request.headers()) {
+            seat.first(&packet);
+        }
         let taken_over = hyper::upgrade::on(request);
         let mut connections = self.connections();
         while let Some(ended) = connections.try_join_next() {

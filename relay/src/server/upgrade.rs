@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use data_encoding::BASE64URL_NOPAD;
 use hyper::body::Incoming;
 use hyper::header::{
     CONNECTION, HeaderMap, HeaderName, HeaderValue, ORIGIN, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
@@ -9,7 +10,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, StatusCode, Version};
 use proto::tunnel::proxy::{Cidr, client};
-use proto::wire::relay::{Denial, SUBPROTOCOL};
+use proto::wire::relay::{Denial, FIRST_HEADER, MAX_FIRST, SUBPROTOCOL};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::http::{Page, text};
@@ -58,6 +59,16 @@ pub(super) fn source(headers: &HeaderMap, from: IpAddr, trusted: &[Cidr]) -> Opt
     let claimed: Vec<&str> =
         values.flat_map(|value| value.split(',')).map(str::trim).filter(|ip| !ip.is_empty()).collect();
     client(from, &claimed, trusted).filter(|ip| !ip.is_loopback())
+}
+
+/// The packet for the server's own services that comes with a request; none, where there is no such header, or nothing in
+/// it that could be one.
+pub(super) fn first(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let text = headers.get(FIRST_HEADER)?.as_bytes();
+    if BASE64URL_NOPAD.decode_len(text.len()).ok()? > MAX_FIRST {
+        return None;
+    }
+    BASE64URL_NOPAD.decode(text).ok()
 }
 
 /// What somebody hears who is not even let in.

@@ -236,7 +236,7 @@ impl Driver {
         let entry = self.relays.entries.get(&server)?;
         let address = Address { peer: server, instance: Instance::SERVICE };
         let path = PathId { link: entry.link, remote: entry.client.link().addr(address) };
-        Some(RelayedServer { path, state: entry.client.state() })
+        Some(RelayedServer { path, state: entry.client.state(), expected: entry.client.expect_first() })
     }
 }
 
@@ -257,7 +257,7 @@ async fn watch_relay(
                 match &*state.borrow_and_update() {
                     RelayState::Up(_) => RelayEvent::Up,
                     RelayState::Down(why) => RelayEvent::Down(why.clone()),
-                    RelayState::Connecting => continue,
+                    RelayState::Connecting | RelayState::Opening(_) => continue,
                 }
             }
             Some(addr) = absent.recv() => RelayEvent::Absent(addr),

@@ -23,7 +23,7 @@ impl Router {
         (lane, mut frame): (Lane, Vec<u8>),
         now: Instant,
     ) {
-        let receiver = self.addresses.get(&to).copied();
+        let receiver = self.addresses.get(&to).copied().or_else(|| self.guest_of(&from, &to));
         let is_open = receiver
             .and_then(|receiver| self.sessions.get(&receiver))
             .is_some_and(|session| session.lets_in(&from, now));
@@ -49,6 +49,15 @@ impl Router {
         }
         let source = self.sessions.get(&key).and_then(|session| session.source);
         self.hold(receiver, from, source.map(Prefix::of), (lane, frame), now);
+    }
+
+    /// The connection that the services know by this address, if it is they who ask.
+    fn guest_of(&self, from: &Address, to: &Address) -> Option<SessionKey> {
+        if *from != self.service() || to.peer != self.relay {
+            return None;
+        }
+        let key = u64::from_be_bytes(to.instance.0).checked_sub(1)?;
+        self.sessions.get(&key).is_some_and(|session| session.guest == Some(*to)).then_some(key)
     }
 
     /// Whether one more frame of this connection's to somebody who did not let it in is looked at.

@@ -246,6 +246,51 @@ fn a_service_lets_everybody_in_and_answers_by_the_same_way() {
 }
 
 #[test]
+fn before_the_login_a_packet_reaches_the_service_alone_and_only_that_answers() {
+    let mut rig = Rig::three();
+    let service = Address { peer: RELAY, instance: Instance::SERVICE };
+    rig.router.open_service(9, rig.now);
+    assert_eq!(rig.router.handle_connected(4, None, rig.now), Ok(()));
+    rig.router.handle_first(4, &[7; 1200], rig.now);
+    // Once, and nothing that is too long.
+    rig.router.handle_first(4, &[7; 1200], rig.now);
+    assert_eq!(rig.router.handle_connected(5, None, rig.now), Ok(()));
+    rig.router.handle_first(5, &[7; MAX_FIRST + 1], rig.now);
+    let guest = Address { peer: RELAY, instance: Instance(5_u64.to_be_bytes()) };
+    assert_eq!(rig.read(9), [data(guest, 1200)]);
+    // Peers that guess the address find nobody there.
+    rig.send(1, data(guest, 700));
+    assert_eq!(rig.read(1), [Frame::Gone(guest).encode()]);
+    rig.send(9, data(guest, 700));
+    assert_eq!(rig.read(4), [data(service, 700)]);
+    // The login is no move.
+    rig.router.handle_login(4, Proven::own(address(4)), rig.now);
+    rig.send(9, data(guest, 701));
+    assert_eq!(rig.read(4), [Frame::Welcome.encode(), data(service, 701)]);
+    rig.send(4, data(service, 702));
+    assert_eq!(rig.read(9), [data(guest, 702)]);
+    rig.allow(2, 4, 60);
+    rig.send(4, data(address(2), 703));
+    assert_eq!(rig.read(2), [data(address(4), 703)]);
+    // With the connection its address is gone.
+    rig.router.handle_disconnected(4);
+    rig.send(9, data(guest, 704));
+    assert_eq!(rig.dropped(DropReason::Offline), 2);
+}
+
+#[test]
+fn where_there_is_no_service_a_packet_before_the_login_goes_nowhere() {
+    let mut rig = Rig::three();
+    assert_eq!(rig.router.handle_connected(4, None, rig.now), Ok(()));
+    rig.router.handle_first(4, &[7; 1200], rig.now);
+    // And whoever says more than that is cut off, as ever.
+    rig.send(4, data(address(1), 1200));
+    assert_eq!(rig.closed(), [RouterAction::Close(4, Denial::Protocol)]);
+    let stats = rig.router.stats();
+    assert_eq!((stats.forwarded_frames, stats.queued_bytes, stats.held_bytes), (0, 0, 0));
+}
+
+#[test]
 fn a_sender_learns_that_nobody_is_there_but_not_without_end() {
     let mut rig = Rig::three();
     for _ in 0..1000 {
