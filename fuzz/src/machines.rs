@@ -62,6 +62,7 @@ fn offer(share: u8, nonce: u8, challenge: Option<Challenge>) -> Offer {
         challenge,
         claims: Claims::default(),
         mac: Mac([0; 32]),
+        nat: None,
     }
 }
 
@@ -70,7 +71,7 @@ fn answer(nonce: u8, accepted: bool) -> Answer {
         true => Verdict::Accepted { nonce: Nonce([1; 16]), claims: Claims::default() },
         false => Verdict::Refused(Refusal::Full),
     };
-    Answer { version: VERSION, offer: Nonce([nonce; 16]), verdict, mac: Mac([0; 32]) }
+    Answer { version: VERSION, offer: Nonce([nonce; 16]), verdict, mac: Mac([0; 32]), nat: None }
 }
 
 fn trickle(nonce: u8, counter: u32) -> Trickle {
@@ -295,8 +296,9 @@ pub fn doorman(data: &[u8]) {
             },
         };
         heard += 1;
-        match doorman.handle_offer(server, from, &offer, Some(Claims::default()), unix_secs) {
-            Decision::Admit { answer, .. } => {
+        match doorman.handle_offer(server, from, &offer, Some(Claims::default()), None, unix_secs) {
+            Decision::Admit { answer, nat, .. } => {
+                assert!(nat.is_none(), "a NAT of which nothing was proven");
                 assert!(honest && admits && unix_secs < 1000, "an offer that proves nothing was let in");
                 assert!(admitted.insert(offer.nonce), "the same offer was let in twice");
                 assert_eq!(answer.offer, offer.nonce);

@@ -209,6 +209,7 @@ fn offer(ticket: &Ticket, from: (PeerId, Instance), nonce: u8) -> Offer {
         challenge: None,
         claims: Claims::default(),
         mac: Mac([0; 32]),
+        nat: None,
     };
     offer.mac = ticket.secret.offer_mac(&exchange(ticket, from), &offer);
     offer

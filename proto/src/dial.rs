@@ -9,6 +9,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::id::{Instance, PeerId};
 use crate::machine::random;
+use crate::nat::NatProfile;
 use crate::proof::{CheckKeys, Exchange};
 use crate::ticket::Ticket;
 use crate::wire::VERSION;
@@ -60,6 +61,8 @@ pub enum DialEvent {
         claims: Claims,
         /// Its address as the server sees it.
         observed: Option<SocketAddr>,
+        /// What it says of its NAT.
+        nat: Option<NatProfile>,
     },
     /// Not.
     Failed(DialFailure),
@@ -71,6 +74,7 @@ pub struct Dial {
     ticket: Ticket,
     exchange: Exchange,
     claims: Claims,
+    nat: Option<NatProfile>,
     current: Offer,
     challenges: u8,
     deadline: Option<Instant>,
@@ -80,8 +84,15 @@ pub struct Dial {
 }
 
 impl Dial {
-    /// Offers at once, with these claims, from this process of `me`.
-    pub fn new(ticket: Ticket, me: (PeerId, Instance), claims: Claims, seed: [u8; 32], now: Instant) -> Self {
+    /// Offers at once, with these claims and what is known of our NAT, from this process of `me`.
+    pub fn new(
+        ticket: Ticket,
+        me: (PeerId, Instance),
+        claims: Claims,
+        nat: Option<NatProfile>,
+        seed: [u8; 32],
+        now: Instant,
+    ) -> Self {
         let exchange = Exchange {
             connector: me.0,
             connector_instance: me.1,
@@ -91,11 +102,12 @@ impl Dial {
             ticket: ticket.id,
         };
         let mut rng = ChaCha12Rng::from_seed(seed);
-        let current = offer(&ticket, &exchange, claims.clone(), None, &mut rng);
+        let current = offer(&ticket, &exchange, (claims.clone(), nat), None, &mut rng);
         Self {
             ticket,
             exchange,
             claims,
+            nat,
             current: current.clone(),
             challenges: 0,
             deadline: Some(now + ANSWER_TIMEOUT),
@@ -115,19 +127,24 @@ impl Dial {
         &self.claims
     }
 
+    /// What it says of our NAT.
+    pub const fn nat(&self) -> Option<NatProfile> {
+        self.nat
+    }
+
     /// Whether this dial is the one that `offer` names.
     pub fn is(&self, offer: Nonce) -> bool {
         self.current.nonce == offer
     }
 
     /// There is a new session with the server, and an offer that was under way was lost with the old one, or its
-    /// answer was: it is made again, under another nonce.
+    /// answer was: it is made again, under another nonce. Nothing is said of a NAT that may not be ours any more.
     pub fn handle_new_session(&mut self, now: Instant) {
         if self.deadline.is_some() {
             self.deadline = Some(now + ANSWER_TIMEOUT);
-            self.current = offer(&self.ticket, &self.exchange, self.claims.clone(), None, &mut self.rng);
+            self.nat = None;
             self.transmits.clear();
-            self.transmits.push_back(self.current.clone());
+            self.offer(None);
         }
     }
 
@@ -170,19 +187,20 @@ impl Dial {
                     *nonce,
                 );
                 let claims = claims.clone();
+                let (secret, place) = (&self.ticket.secret, (answer.offer, 0));
+                let hint = answer.nat.filter(|hint| secret.proves_nat(&self.exchange, from, place, hint));
                 self.events.push_back(DialEvent::Accepted {
                     offer: answer.offer,
                     instance: from.1,
                     keys,
                     claims,
                     observed,
+                    nat: hint.map(|hint| hint.profile),
                 });
             }
             Verdict::Again(challenge) if self.challenges < MAX_CHALLENGES => {
                 self.challenges += 1;
-                let claims = self.claims.clone();
-                self.current = offer(&self.ticket, &self.exchange, claims, Some(*challenge), &mut self.rng);
-                self.transmits.push_back(self.current.clone());
+                self.offer(Some(*challenge));
             }
             Verdict::Again(_) => self.fail(DialFailure::NoAnswer),
             Verdict::Refused(refusal) => self.fail(DialFailure::Refused(*refusal)),
@@ -211,6 +229,12 @@ impl Dial {
         self.events.pop_front()
     }
 
+    fn offer(&mut self, challenge: Option<Challenge>) {
+        let said = (self.claims.clone(), self.nat);
+        self.current = offer(&self.ticket, &self.exchange, said, challenge, &mut self.rng);
+        self.transmits.push_back(self.current.clone());
+    }
+
     fn fail(&mut self, failure: DialFailure) {
         if self.deadline.take().is_some() {
             self.events.push_back(DialEvent::Failed(failure));
@@ -221,7 +245,7 @@ impl Dial {
 fn offer(
     ticket: &Ticket,
     exchange: &Exchange,
-    claims: Claims,
+    (claims, nat): (Claims, Option<NatProfile>),
     challenge: Option<Challenge>,
     rng: &mut ChaCha12Rng,
 ) -> Offer {
@@ -234,8 +258,11 @@ fn offer(
         challenge,
         claims,
         mac: Mac([0; 32]),
+        nat: None,
     };
     offer.mac = ticket.secret.offer_mac(exchange, &offer);
+    let (me, place) = ((exchange.connector, exchange.connector_instance), (offer.nonce, 0));
+    offer.nat = nat.map(|profile| ticket.secret.nat_hint(exchange, me, place, (profile, 0)));
     offer
 }
 
@@ -244,11 +271,15 @@ mod tests {
     use super::*;
     use crate::id::{ShareId, TicketId};
     use crate::machine::start;
+    use crate::nat::Dependence;
     use crate::proof::TicketSecret;
     use crate::ticket::ServerHint;
 
     const SHARER: (PeerId, Instance) = (PeerId::from_bytes([2; 32]), Instance([2; 8]));
     const ME: (PeerId, Instance) = (PeerId::from_bytes([3; 32]), Instance([3; 8]));
+
+    const NAT: NatProfile =
+        NatProfile { mapping: Dependence::AddressAndPortDependent, allocation: None, latest: 40_000 };
 
     fn ticket() -> Ticket {
         let server = ServerHint { url: String::new(), udp: vec![], peer_id: PeerId::from_bytes([1; 32]) };
@@ -265,13 +296,14 @@ mod tests {
     }
 
     fn dial(now: Instant) -> (Dial, Offer) {
-        let mut dial = Dial::new(ticket(), ME, Claims::default(), [7; 32], now);
+        let mut dial = Dial::new(ticket(), ME, Claims::default(), Some(NAT), [7; 32], now);
         let offer = dial.poll_transmit().unwrap();
         (dial, offer)
     }
 
     fn answer(dial: &Dial, offer: &Offer, secret: &TicketSecret, verdict: Verdict) -> Answer {
-        let mut answer = Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]) };
+        let mut answer =
+            Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]), nat: None };
         answer.mac = secret.answer_mac(dial.exchange(), SHARER.1, &answer);
         answer
     }
@@ -295,6 +327,35 @@ mod tests {
         );
         assert!(keys == theirs);
         assert_eq!(dial.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_an_answer_says_of_a_nat_counts_where_its_sharer_said_it() {
+        for (speaker, heard) in [(SHARER, Some(NAT)), (ME, None)] {
+            let (mut dial, offer) = dial(start());
+            let hint = ticket().secret.nat_hint(dial.exchange(), speaker, (offer.nonce, 0), (NAT, 0));
+            let answer = answer(&dial, &offer, &ticket().secret, accepted());
+            dial.handle_answer(SHARER, None, &Answer { nat: Some(hint), ..answer });
+            let Some(DialEvent::Accepted { nat, .. }) = dial.poll_event() else { panic!("not accepted") };
+            assert_eq!(nat, heard);
+        }
+    }
+
+    #[test]
+    fn an_offer_tells_of_our_nat_until_the_session_is_another() {
+        let now = start();
+        let (mut dial, first) = dial(now);
+        let is_ours = |dial: &Dial, offer: &Offer| {
+            let place = (offer.nonce, 0);
+            offer.nat.is_some_and(|hint| ticket().secret.proves_nat(dial.exchange(), ME, place, &hint))
+        };
+        assert!(is_ours(&dial, &first));
+        let again = answer(&dial, &first, &ticket().secret, Verdict::Again(Challenge([9; 16])));
+        dial.handle_answer(SHARER, None, &again);
+        let second = dial.poll_transmit().unwrap();
+        assert!(is_ours(&dial, &second));
+        dial.handle_new_session(now);
+        assert_eq!((dial.poll_transmit().unwrap().nat, dial.nat()), (None, None));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::id::{Instance, PeerId, ShareId, TicketId};
 use crate::machine::random;
+use crate::nat::NatProfile;
 use crate::proof::{self, CheckKeys, Exchange, TicketSecret};
 use crate::wire::VERSION;
 use crate::wire::peer::Hello;
@@ -47,6 +48,8 @@ pub enum Decision {
         exchange: Exchange,
         /// Of the ticket, for the same.
         secret: TicketSecret,
+        /// What the connector says of its NAT.
+        nat: Option<NatProfile>,
     },
     /// Send the answer and nothing else.
     Answer(Answer),
@@ -116,13 +119,15 @@ impl Doorman {
     }
 
     /// Judges an offer that `server` forwarded. `claims` are our own, for the answer, or none where there is
-    /// no room for one more; `unix_secs` is the wall clock, which only expiry looks at.
+    /// no room for one more; `nat` is what is known of our NAT, for the same; `unix_secs` is the wall clock, which
+    /// only expiry looks at.
     pub fn handle_offer(
         &mut self,
         server: PeerId,
         from: (PeerId, Instance),
         offer: &Offer,
         claims: Option<Claims>,
+        nat: Option<NatProfile>,
         unix_secs: u64,
     ) -> Decision {
         let exchange = self.exchange(server, from, offer.ticket);
@@ -156,8 +161,11 @@ impl Doorman {
         self.stats.admitted += 1;
         let nonce = Nonce(random(&mut self.rng));
         let keys = secret.check_keys(&exchange, self.instance, offer.username, offer.nonce, nonce);
-        let answer = self.answer(&exchange, Some(&secret), offer, Verdict::Accepted { nonce, claims });
-        Decision::Admit { answer, keys, exchange, secret }
+        let mut answer = self.answer(&exchange, Some(&secret), offer, Verdict::Accepted { nonce, claims });
+        let (me, place) = ((self.me, self.instance), (offer.nonce, 0));
+        answer.nat = nat.map(|profile| secret.nat_hint(&exchange, me, place, (profile, 0)));
+        let theirs = offer.nat.filter(|hint| secret.proves_nat(&exchange, from, place, hint));
+        Decision::Admit { answer, keys, exchange, secret, nat: theirs.map(|hint| hint.profile) }
     }
 
     /// Judges the proof on an open connection from `from`, whose TLS exporter gave `exporter`.
@@ -228,7 +236,8 @@ impl Doorman {
         offer: &Offer,
         verdict: Verdict,
     ) -> Answer {
-        let mut answer = Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]) };
+        let mut answer =
+            Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]), nat: None };
         if let Some(secret) = secret {
             answer.mac = secret.answer_mac(exchange, self.instance, &answer);
         }

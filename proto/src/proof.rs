@@ -107,23 +107,29 @@ impl TicketSecret {
         self.proves(TRICKLE, &(exchange, version, sender, offer, counter, claims), mac)
     }
 
-    /// The MAC of what `sender` says of its NAT with its trickle of this number.
-    pub fn nat_mac(
+    /// What `sender` says of its NAT, for this round, with its trickle of this number, or with the offer or the
+    /// answer itself, which have the number 0.
+    pub fn nat_hint(
         &self,
         exchange: &Exchange,
         sender: (PeerId, Instance),
         (offer, counter): (Nonce, u32),
-        (profile, round): (&NatProfile, u8),
-    ) -> Mac {
-        self.mac(NAT, &(exchange, VERSION, sender, offer, counter, profile, round))
+        (profile, round): (NatProfile, u8),
+    ) -> NatHint {
+        let mac = self.mac(NAT, &(exchange, VERSION, sender, offer, counter, &profile, round));
+        NatHint { profile, round, mac }
     }
 
-    /// Whether what a trickle says of its sender's NAT is the sender's.
-    pub fn proves_nat(&self, exchange: &Exchange, sender: (PeerId, Instance), trickle: &Trickle) -> bool {
-        let Trickle { version, offer, counter, claims: _, mac: _, nat } = trickle;
-        nat.as_ref().is_some_and(|NatHint { profile, round, mac }| {
-            self.proves(NAT, &(exchange, version, sender, offer, counter, profile, round), mac)
-        })
+    /// Whether what was said with that message of its sender's NAT is the sender's.
+    pub fn proves_nat(
+        &self,
+        exchange: &Exchange,
+        sender: (PeerId, Instance),
+        (offer, counter): (Nonce, u32),
+        hint: &NatHint,
+    ) -> bool {
+        let NatHint { profile, round, mac } = hint;
+        self.proves(NAT, &(exchange, VERSION, sender, offer, counter, profile, round), mac)
     }
 
     /// The proof on an open connection: over 32 bytes of its TLS exporter, so that it is worth nothing on
@@ -228,6 +234,7 @@ mod tests {
             challenge: None,
             claims: Claims::default(),
             mac: Mac([0; 32]),
+            nat: None,
         };
         offer.mac = secret.offer_mac(&exchange(), &offer);
         offer

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::path::{CheckTransmit, LinkId};
-use proto::punch::{MAX_SOCKETS, Method, Punch, PunchAction, method};
+use proto::punch::{Known, MAX_SOCKETS, Method, Punch, PunchAction, method};
 use proto::stun::BindingRequest;
 use support::start;
 
@@ -57,9 +57,13 @@ struct Rig {
 
 impl Rig {
     fn new(ours: NatProfile) -> Self {
+        Self::knowing(Known { ours: Some(ours), ..Known::default() })
+    }
+
+    fn knowing(known: Known) -> Self {
         let now = start();
         let server = "192.0.2.1:3478".parse().unwrap();
-        let punch = Punch::new(vec![7; 96], server, remote(), Some(ours), [1; 32], now).unwrap();
+        let punch = Punch::new(vec![7; 96], server, remote(), known, [1; 32], now).unwrap();
         Self {
             punch,
             now,
@@ -205,6 +209,23 @@ fn two_sides_that_draw_from_everywhere_give_up_as_soon_as_they_know_and_send_not
         assert_eq!((rig.sent.len(), rig.links, rig.told.as_slice()), (0, 0, &[0][..]));
         assert_eq!((rig.given_up, rig.punch.poll_timeout()), (vec![begin], None));
     }
+}
+
+#[test]
+fn what_offer_and_answer_told_of_both_nats_is_enough_to_give_up_at_once_and_is_not_told_again() {
+    let nat = Some(drawn());
+    let mut rig = Rig::knowing(Known { ours: nat, told: nat, theirs: nat });
+    let begin = rig.now;
+    rig.run_for(20 * SEC, true);
+    assert_eq!((rig.sent.len(), rig.links, rig.told.len()), (0, 0, 0));
+    assert_eq!((rig.given_up, rig.punch.poll_timeout()), (vec![begin], None));
+}
+
+#[test]
+fn whom_the_offer_told_of_another_nat_is_told_of_the_one_that_there_is() {
+    let mut rig = Rig::knowing(Known { ours: Some(drawn()), told: Some(counted()), theirs: None });
+    rig.drain();
+    assert_eq!(rig.told, [0]);
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn offer() -> impl Strategy<Value = Offer> {
         challenge: challenge.map(Challenge),
         claims,
         mac: Mac(mac),
+        nat: None,
     })
 }
 
@@ -75,6 +76,7 @@ fn answer() -> impl Strategy<Value = Answer> {
         offer: Nonce(offer),
         verdict,
         mac: Mac(mac),
+        nat: None,
     })
 }
 
@@ -184,6 +186,17 @@ fn refusal_of<T: Serialize + DeserializeOwned + Bounded>(message: &T) -> Option<
     parse::<T>(&body(message)).err()
 }
 
+/// A message with something said at its end, cut anywhere within that, is the one that says nothing.
+fn comes_whole_or_not_at_all<T>(told: &T, bare: &T, at: prop::sample::Index) -> Result<(), TestCaseError>
+where
+    T: Serialize + DeserializeOwned + Bounded + PartialEq + Debug,
+{
+    let (bytes, least) = (body(told), body(bare).len());
+    prop_assert!(is_read(&bytes, told));
+    prop_assert!(is_read(&bytes[..least + at.index(bytes.len() - least)], bare));
+    Ok(())
+}
+
 /// A message in its frame fits, comes out of the stream whole, and is what it was; appended bytes, as a
 /// later version would send them, change nothing; and cut anywhere it is no message.
 fn survives<T>(message: &T) -> Result<(), TestCaseError>
@@ -234,16 +247,13 @@ proptest! {
 
     #[test]
     fn what_is_said_of_a_nat_comes_whole_or_not_at_all(
-        trickle in trickle(),
+        (offer, answer, trickle) in (offer(), answer(), trickle()),
         hint in nat_hint(),
         at in any::<prop::sample::Index>(),
     ) {
-        let told = Trickle { nat: Some(hint), ..trickle.clone() };
-        let bytes = body(&told);
-        prop_assert_eq!(parse(&bytes), Ok(told));
-        let bare = body(&trickle).len();
-        let short = bare + at.index(bytes.len() - bare);
-        prop_assert_eq!(parse(&bytes[..short]), Ok(trickle));
+        comes_whole_or_not_at_all(&Offer { nat: Some(hint), ..offer.clone() }, &offer, at)?;
+        comes_whole_or_not_at_all(&Answer { nat: Some(hint), ..answer.clone() }, &answer, at)?;
+        comes_whole_or_not_at_all(&Trickle { nat: Some(hint), ..trickle.clone() }, &trickle, at)?;
     }
 
     #[test]
@@ -305,7 +315,7 @@ proptest! {
         prop_assert_eq!(refusal_of(&offer), out);
         prop_assert_eq!(refusal_of(&ToServer::Offer { to, offer }), out);
         let verdict = Verdict::Accepted { nonce, claims: claims.clone() };
-        prop_assert_eq!(refusal_of(&Answer { version, offer: nonce, verdict, mac }), out);
+        prop_assert_eq!(refusal_of(&Answer { version, offer: nonce, verdict, mac, nat: None }), out);
         prop_assert_eq!(refusal_of(&Trickle { version, offer: nonce, counter: 1, claims, mac, nat: None }), out);
 
         let observed = addrs[0];

@@ -163,6 +163,7 @@ async fn an_answer_that_does_not_know_the_secret_is_not_believed() {
         offer: offer.nonce,
         verdict: Verdict::Accepted { nonce: Nonce([1; 16]), claims: Claims::default() },
         mac: Mac([0; 32]),
+        nat: None,
     };
     let (from, from_instance) = (ticket.sharer, Instance([1; 8]));
     session.send(FromServer::Answer { from, from_instance, observed: None, answer }).await;

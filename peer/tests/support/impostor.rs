@@ -64,7 +64,8 @@ impl Impostor {
     pub(crate) fn answer(&mut self, ticket: &Ticket, from: (PeerId, Instance), offer: &Offer) -> Answer {
         let exchange = exchange(ticket, from);
         let verdict = Verdict::Accepted { nonce: Nonce([8; 16]), claims: Claims::default() };
-        let mut answer = Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]) };
+        let mut answer =
+            Answer { version: VERSION, offer: offer.nonce, verdict, mac: Mac([0; 32]), nat: None };
         answer.mac = ticket.secret.answer_mac(&exchange, self.instance, &answer);
         let keys =
             ticket.secret.check_keys(&exchange, self.instance, offer.username, offer.nonce, Nonce([8; 16]));

@@ -1,4 +1,5 @@
 use super::*;
+use crate::nat::Dependence;
 use crate::wire::signal::Username;
 
 const SERVER: PeerId = PeerId::from_bytes([1; 32]);
@@ -7,6 +8,9 @@ const CONNECTOR: (PeerId, Instance) = (PeerId::from_bytes([3; 32]), Instance([3;
 const SHARE: ShareId = ShareId([4; 8]);
 const TICKET: TicketId = TicketId([5; 8]);
 const SECRET: TicketSecret = TicketSecret::from_bytes([6; 16]);
+
+const NAT: NatProfile =
+    NatProfile { mapping: Dependence::AddressAndPortDependent, allocation: None, latest: 40_000 };
 
 fn doorman(fresh: bool, expires: Option<u64>) -> Doorman {
     let mut doorman = Doorman::new(SHARER, Instance([2; 8]), SHARE, [9; 32]);
@@ -26,6 +30,7 @@ fn offer(secret: &TicketSecret, nonce: u64, challenge: Option<Challenge>) -> Off
         challenge,
         claims: Claims::default(),
         mac: Mac([0; 32]),
+        nat: None,
     };
     let exchange = Doorman::new(SHARER, Instance([2; 8]), SHARE, [0; 32]).exchange(SERVER, CONNECTOR, TICKET);
     offer.mac = secret.offer_mac(&exchange, &offer);
@@ -33,7 +38,7 @@ fn offer(secret: &TicketSecret, nonce: u64, challenge: Option<Challenge>) -> Off
 }
 
 fn judge(doorman: &mut Doorman, offer: &Offer) -> Decision {
-    doorman.handle_offer(SERVER, CONNECTOR, offer, Some(Claims::default()), 1000)
+    doorman.handle_offer(SERVER, CONNECTOR, offer, Some(Claims::default()), Some(NAT), 1000)
 }
 
 fn verdict(decision: Decision) -> Option<Verdict> {
@@ -50,6 +55,25 @@ fn a_holder_of_a_fresh_ticket_is_let_in_at_once() {
         panic!("not let in")
     };
     assert!(SECRET.proves_answer(&exchange, Instance([2; 8]), &answer));
+}
+
+#[test]
+fn who_is_let_in_and_nobody_else_is_told_of_our_nat_and_only_its_own_word_of_its_nat_counts() {
+    let (mut doorman, plain) = (doorman(true, None), offer(&SECRET, 1, None));
+    let exchange = doorman.exchange(SERVER, CONNECTOR, TICKET);
+    let hint = |from, nonce| SECRET.nat_hint(&exchange, from, (nonce, 0), (NAT, 0));
+    let told = Offer { nat: Some(hint(CONNECTOR, plain.nonce)), ..plain };
+    let Decision::Admit { answer, nat, .. } = judge(&mut doorman, &told) else { panic!("not let in") };
+    assert_eq!(nat, Some(NAT));
+    let (sharer, ours) = ((SHARER, Instance([2; 8])), answer.nat.unwrap());
+    assert!(SECRET.proves_nat(&exchange, sharer, (told.nonce, 0), &ours));
+    for (n, wrong) in [(2, hint(sharer, told.nonce)), (3, hint(CONNECTOR, told.nonce))] {
+        let offer = Offer { nat: Some(wrong), ..offer(&SECRET, n, None) };
+        let Decision::Admit { nat, .. } = judge(&mut doorman, &offer) else { panic!("not let in") };
+        assert_eq!(nat, None);
+    }
+    let refused = judge(&mut doorman, &offer(&TicketSecret::from_bytes([0; 16]), 4, None));
+    assert!(matches!(refused, Decision::Answer(Answer { nat: None, .. })));
 }
 
 #[test]
@@ -75,7 +99,7 @@ fn an_offer_overheard_under_another_identity_or_server_is_refused() {
     for (server, from) in
         [(SHARER, CONNECTOR), (SERVER, (SERVER, CONNECTOR.1)), (SERVER, (CONNECTOR.0, Instance([0; 8])))]
     {
-        let decision = doorman.handle_offer(server, from, &offer, Some(Claims::default()), 0);
+        let decision = doorman.handle_offer(server, from, &offer, Some(Claims::default()), None, 0);
         assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::WrongTicket)));
     }
 }
@@ -139,7 +163,7 @@ fn no_offer_is_ever_let_in_twice_however_many_come_between() {
 fn without_room_a_good_offer_is_refused_and_may_come_again() {
     let mut doorman = doorman(true, None);
     let offer = offer(&SECRET, 1, None);
-    let decision = doorman.handle_offer(SERVER, CONNECTOR, &offer, None, 0);
+    let decision = doorman.handle_offer(SERVER, CONNECTOR, &offer, None, None, 0);
     assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::Full)));
     assert!(matches!(judge(&mut doorman, &offer), Decision::Admit { .. }));
 }

@@ -56,11 +56,13 @@ fn offer(nonce: u8) -> Offer {
         challenge: None,
         claims: Claims::default(),
         mac: Mac([0; 32]),
+        nat: None,
     }
 }
 
 fn answer(nonce: u8, verdict: Verdict) -> ToServer {
-    let answer = Answer { version: VERSION, offer: Nonce([nonce; 16]), verdict, mac: Mac([0; 32]) };
+    let answer =
+        Answer { version: VERSION, offer: Nonce([nonce; 16]), verdict, mac: Mac([0; 32]), nat: None };
     ToServer::Answer { to: CONNECTOR, to_instance: Instance([2; 8]), answer }
 }
 

@@ -4,7 +4,7 @@ use crate::id::{Instance, PeerId};
 use crate::nat::NatProfile;
 use crate::proof::{Exchange, TicketSecret};
 use crate::wire::VERSION;
-use crate::wire::signal::{Claims, NatHint, Nonce, Trickle};
+use crate::wire::signal::{Claims, Nonce, Trickle};
 
 /// What it takes to write and to believe the trickles of one exchange.
 #[derive(Debug)]
@@ -38,13 +38,14 @@ impl Signals {
     pub fn tell(&mut self, me: (PeerId, Instance), profile: NatProfile, round: u8) -> Trickle {
         let trickle = self.trickle(me, Claims::default());
         let place = (self.offer, self.sent);
-        let mac = self.secret.nat_mac(&self.exchange, me, place, (&profile, round));
-        Trickle { nat: Some(NatHint { profile, round, mac }), ..trickle }
+        let hint = self.secret.nat_hint(&self.exchange, me, place, (profile, round));
+        Trickle { nat: Some(hint), ..trickle }
     }
 
     /// What an accepted trickle says of its sender's NAT, and for which round.
     pub fn told(&self, from: (PeerId, Instance), trickle: &Trickle) -> Option<(NatProfile, u8)> {
-        let hint = trickle.nat.filter(|_| self.secret.proves_nat(&self.exchange, from, trickle))?;
+        let place = (trickle.offer, trickle.counter);
+        let hint = trickle.nat.filter(|hint| self.secret.proves_nat(&self.exchange, from, place, hint))?;
         Some((hint.profile, hint.round))
     }
 
@@ -64,6 +65,7 @@ mod tests {
     use super::*;
     use crate::id::{ShareId, TicketId};
     use crate::nat::{Allocation, Dependence};
+    use crate::wire::signal::NatHint;
 
     const CONNECTOR: (PeerId, Instance) = (PeerId::from_bytes([1; 32]), Instance([1; 8]));
     const SHARER: (PeerId, Instance) = (PeerId::from_bytes([2; 32]), Instance([2; 8]));

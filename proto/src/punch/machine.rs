@@ -37,6 +37,17 @@ enum State {
     Over,
 }
 
+/// What is known of both NATs as an exchange begins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Ours.
+    pub ours: Option<NatProfile>,
+    /// What the remote was told of ours with our offer or answer.
+    pub told: Option<NatProfile>,
+    /// What it told of its own with its answer or offer.
+    pub theirs: Option<NatProfile>,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Punch {
@@ -61,7 +72,7 @@ impl Punch {
         probe: Vec<u8>,
         server: SocketAddr,
         remote: SocketAddr,
-        ours: Option<NatProfile>,
+        known: Known,
         seed: [u8; 32],
         now: Instant,
     ) -> Option<Self> {
@@ -72,11 +83,11 @@ impl Punch {
         let rng = ChaCha12Rng::from_seed(seed);
         let mut punch = Self {
             context: Context { probe, server, remote, rng, actions: VecDeque::new(), owned: BTreeSet::new() },
-            ours,
-            theirs: None,
+            ours: known.ours,
+            theirs: known.theirs.map(|theirs| (theirs, 0)),
             begins: now + PLAIN,
             is_plain_over: false,
-            has_told: false,
+            has_told: known.told.is_some() && known.told == known.ours,
             has_given_up: false,
             may_search: false,
             state: State::Waiting,

@@ -26,7 +26,7 @@ mod volley;
 use std::time::Duration;
 
 pub use context::PunchAction;
-pub use machine::Punch;
+pub use machine::{Known, Punch};
 pub use survey::{Survey, SurveyAction};
 
 use crate::nat::{Allocation, NatProfile, PortRange};

@@ -78,6 +78,9 @@ pub struct Offer {
     pub claims: Claims,
     /// Over all of the above, both identities, the connector's instance and the server's identity.
     pub mac: Mac,
+    /// What is said of the connector's NAT. Programs that know nothing of it neither write nor read it.
+    #[serde(with = "tail")]
+    pub nat: Option<NatHint>,
 }
 
 /// Why a sharer does not let an offer in.
@@ -126,6 +129,10 @@ pub struct Answer {
     /// Over all of the above, the offer's share and ticket, both identities, both instances and the
     /// server's identity. A sharer that does not know the ticket signs with zeroes.
     pub mac: Mac,
+    /// What is said of the sharer's NAT, with a verdict of [`Verdict::Accepted`]. Programs that know nothing of it
+    /// neither write nor read it.
+    #[serde(with = "tail")]
+    pub nat: Option<NatHint>,
 }
 
 /// Further claims within an accepted exchange.
@@ -151,9 +158,9 @@ pub struct Trickle {
 pub struct NatHint {
     /// What is known of it.
     pub profile: NatProfile,
-    /// For which round of a strategy it is said; 0 for none.
+    /// For which round of a strategy it is said; 0 for none, as in an offer or an answer.
     pub round: u8,
-    /// Over all of the above, the trickle's counter and the exchange's context.
+    /// Over all of the above, the trickle's counter, or 0 with an offer or an answer, and the exchange's context.
     pub mac: Mac,
 }
 

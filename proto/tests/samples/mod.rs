@@ -53,38 +53,45 @@ fn offer() -> Offer {
         challenge: Some(Challenge([0xaa; 16])),
         claims: claims(),
         mac: MAC,
+        nat: None,
     }
 }
 
 fn answer(verdict: Verdict) -> Answer {
-    Answer { version: VERSION, offer: NONCE, verdict, mac: MAC }
+    Answer { version: VERSION, offer: NONCE, verdict, mac: MAC, nat: None }
 }
 
 fn trickle() -> Trickle {
     Trickle { version: VERSION, offer: NONCE, counter: 300, claims: claims(), mac: MAC, nat: None }
 }
 
+fn nat(allocation: Option<Allocation>, round: u8) -> NatHint {
+    let profile = NatProfile { mapping: Dependence::AddressAndPortDependent, allocation, latest: 40_000 };
+    NatHint { profile, round, mac: MAC }
+}
+
 /// Offers.
 pub(crate) fn offers() -> Vec<Named<Offer>> {
     let bare = Offer { challenge: None, claims: Claims::default(), ..offer() };
-    vec![("offer", offer()), ("offer-bare", bare)]
+    let told = Offer { nat: Some(nat(None, 0)), ..bare.clone() };
+    vec![("offer", offer()), ("offer-bare", bare), ("offer-nat", told)]
 }
 
 /// Answers, one a verdict.
 pub(crate) fn answers() -> Vec<Named<Answer>> {
+    let accepted = Verdict::Accepted { nonce: Nonce([0xbb; 16]), claims: Claims::default() };
+    let told = Answer { nat: Some(nat(Some(Allocation::Preserving), 0)), ..answer(accepted) };
     vec![
         ("answer-accepted", answer(Verdict::Accepted { nonce: Nonce([0xbb; 16]), claims: claims() })),
         ("answer-again", answer(Verdict::Again(Challenge([0xcc; 16])))),
         ("answer-refused", answer(Verdict::Refused(Refusal::Expired))),
+        ("answer-nat", told),
     ]
 }
 
 /// Trickles.
 pub(crate) fn trickles() -> Vec<Named<Trickle>> {
-    let told = |allocation| {
-        let profile = NatProfile { mapping: Dependence::AddressAndPortDependent, allocation, latest: 40_000 };
-        Trickle { claims: Claims::default(), nat: Some(NatHint { profile, round: 2, mac: MAC }), ..trickle() }
-    };
+    let told = |allocation| Trickle { claims: Claims::default(), nat: Some(nat(allocation, 2)), ..trickle() };
     vec![
         ("trickle", trickle()),
         ("trickle-nat-unknown", told(None)),

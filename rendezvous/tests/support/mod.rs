@@ -180,6 +180,7 @@ pub(crate) fn offer(n: u8, nonce: u8) -> Offer {
         challenge: None,
         claims: Claims::default(),
         mac: Mac([3; 32]),
+        nat: None,
     }
 }
 
@@ -189,6 +190,7 @@ pub(crate) fn answer(nonce: u8) -> Answer {
         offer: Nonce([nonce; 16]),
         verdict: Verdict::Accepted { nonce: Nonce([9; 16]), claims: Claims::default() },
         mac: Mac([4; 32]),
+        nat: None,
     }
 }
 

@@ -10,6 +10,7 @@ use proto::id::Instance;
 use proto::machine::{Backoff, random};
 use proto::path::{LinkId, PathAgent, PathConfig, PathId, PathKind, Route, Signals};
 use proto::proof::CheckKeys;
+use proto::punch::Known;
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::ticket::Ticket;
@@ -181,8 +182,9 @@ impl Driver {
         let claims =
             (self.remotes.len() < MAX_REMOTES || self.remotes.contains_key(&from)).then(|| self.claims());
         let server = self.parts.server.peer_id;
+        let ours = self.ports.nat();
         let Some(shared) = self.shares.get_mut(&offer.share) else { return };
-        match shared.doorman.handle_offer(server, from, offer, claims, unix_secs()) {
+        match shared.doorman.handle_offer(server, from, offer, claims, ours, unix_secs()) {
             Decision::Replayed => {
                 tracing::info!(peer = ?from.0, "an offer came a second time and is ignored")
             }
@@ -193,11 +195,12 @@ impl Driver {
                 }
                 self.answer(from, answer);
             }
-            Decision::Admit { answer, keys, exchange, secret } => {
+            Decision::Admit { answer, keys, exchange, secret, nat } => {
                 self.answer(from, answer);
                 let signals = Signals::new(exchange, secret, offer.nonce);
                 let observed = seen(observed);
-                self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, None, now);
+                let known = Known { ours, told: ours, theirs: nat };
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, known, None, now);
                 self.join_at_home(from, &offer.claims, now);
             }
         }
@@ -218,6 +221,7 @@ impl Driver {
         signals: Signals,
         claims: &Claims,
         observed: Option<SocketAddr>,
+        known: Known,
         early: Option<SocketAddr>,
         now: Instant,
     ) -> Option<SocketAddr> {
@@ -235,7 +239,7 @@ impl Driver {
             }
         }
         self.end_punch(key);
-        let punch = self.new_punch(&mut agent, observed, now);
+        let punch = self.new_punch(&mut agent, observed, known, now);
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.agent = agent;
             remote.met_at = now;
@@ -389,7 +393,7 @@ impl Driver {
         let me = (self.parts.me, self.parts.instance);
         let relay = self.relay_of(&ticket);
         let claims = Claims { relay, ..self.claims() };
-        let dial = Dial::new(ticket.clone(), me, claims, random(&mut self.rng), now);
+        let dial = Dial::new(ticket.clone(), me, claims, self.ports.nat(), random(&mut self.rng), now);
         let met = watch::Sender::new(None);
         self.dialled += 1;
         self.dials.push(Dialling {
@@ -470,8 +474,10 @@ impl Driver {
                 self.begin_early(index, instance);
                 false
             }
-            DialEvent::Accepted { instance, keys, claims, observed, offer } => {
+            DialEvent::Accepted { instance, keys, claims, observed, offer, nat } => {
                 let exchange = *self.dials[index].dial.exchange();
+                let told = self.dials[index].dial.nat();
+                let known = Known { ours: self.ports.nat(), told, theirs: nat };
                 let sharer = (exchange.sharer, instance);
                 if let Some(old) = self.dials[index].repunch.filter(|old| *old != sharer) {
                     // The sharer is another process now: the connection's other end is gone.
@@ -493,7 +499,7 @@ impl Driver {
                 };
                 let address = early.as_ref().map(|early| early.address);
                 let address =
-                    self.meet(sharer, Role::Connector, keys, signals, &claims, observed, address, now);
+                    self.meet(sharer, Role::Connector, keys, signals, &claims, observed, known, address, now);
                 if address.is_none() {
                     self.dials[index].early = early;
                     self.refuse_dial(index, Error::Local("too many peers at once".into()));

@@ -8,7 +8,7 @@ use proto::candidate::{Candidate, CandidateKind, Scope, scope};
 use proto::machine::{earliest, random};
 use proto::nat::NatProfile;
 use proto::path::{LinkId, PathAgent, PathKind};
-use proto::punch::{Punch, PunchAction, Survey, SurveyAction};
+use proto::punch::{Known, Punch, PunchAction, Survey, SurveyAction};
 use proto::wire::session::ToServer;
 
 use super::Driver;
@@ -29,6 +29,11 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// What is known of our NAT.
+    pub(super) const fn nat(&self) -> Option<NatProfile> {
+        self.profile
+    }
+
     pub(super) fn owns(&self, link: LinkId) -> bool {
         self.owners.contains_key(&link)
     }
@@ -60,11 +65,12 @@ impl Driver {
         &mut self,
         agent: &mut PathAgent,
         observed: Option<SocketAddr>,
+        known: Known,
         now: Instant,
     ) -> Option<Punch> {
         let server = self.server_v4().filter(|_| self.parts.paths != PathPolicy::Relay)?;
         let seed = random(&mut self.rng);
-        Punch::new(agent.probe(), server, observed?, self.ports.profile, seed, now)
+        Punch::new(agent.probe(), server, observed?, known, seed, now)
     }
 
     /// A remote's exchange is over, and so is all that was opened for it.

@@ -19,7 +19,10 @@ pub struct Cell {
     pub unreached: usize,
     /// The times of those that became direct, in order.
     pub times: Vec<Duration>,
-    /// The times of the verdict that no direct path leads through both NATs, in order.
+    /// The times by which one side knew that no direct path leads through both NATs, in order: the sharer, mostly,
+    /// which reads so in the offer.
+    pub first_verdicts: Vec<Duration>,
+    /// And those by which both did.
     pub verdicts: Vec<Duration>,
     /// Mean checks and answers of each side.
     pub packets: [f64; 2],
@@ -41,7 +44,9 @@ impl Cell {
     pub fn of(pair: Pair, runs: &[Run]) -> Self {
         let mut times: Vec<Duration> = runs.iter().filter_map(|run| run.direct).collect();
         times.sort_unstable();
-        let mut verdicts: Vec<Duration> = runs.iter().filter_map(|run| run.verdict).collect();
+        let (mut first_verdicts, mut verdicts): (Vec<_>, Vec<_>) =
+            runs.iter().filter_map(|run| run.verdict).unzip();
+        first_verdicts.sort_unstable();
         verdicts.sort_unstable();
         let mean = |side: usize| {
             runs.iter().map(|run| run.checks[side] as f64).sum::<f64>() / runs.len().max(1) as f64
@@ -53,6 +58,7 @@ impl Cell {
             late: runs.iter().filter(|run| run.late).count(),
             unreached: runs.iter().filter(|run| run.unreached).count(),
             times,
+            first_verdicts,
             verdicts,
             packets: [mean(0), mean(1)],
             failed: runs.iter().filter(|run| run.direct.is_none()).map(|run| run.seed).collect(),
@@ -69,10 +75,10 @@ impl Cell {
         quantile(&self.times, share)
     }
 
-    /// The time by which this share of the verdicts was given.
+    /// The times by which this share of the verdicts was given on one side, and on both.
     #[must_use]
-    pub fn verdict_quantile(&self, share: f64) -> Option<Duration> {
-        quantile(&self.verdicts, share)
+    pub fn verdict_quantile(&self, share: f64) -> Option<(Duration, Duration)> {
+        quantile(&self.first_verdicts, share).zip(quantile(&self.verdicts, share))
     }
 
     /// Whether every run was direct.

@@ -77,8 +77,9 @@ pub struct Run {
     pub late: bool,
     /// Whether both sides gave the verdict that there is none.
     pub unreached: bool,
-    /// From the server's forwarding the offer until both sides knew that no direct path leads through their NATs.
-    pub verdict: Option<Duration>,
+    /// From the server's forwarding the offer until one side, and then both, knew that no direct path leads through
+    /// their NATs.
+    pub verdict: Option<(Duration, Duration)>,
     /// Checks and answers that each side sent until then.
     pub checks: [u64; 2],
     /// Rules that were broken.
@@ -142,10 +143,13 @@ impl Pair {
         let sides = ["a", "b"].map(|name| world.node(name).peer());
         let offered = world.node("s").server().offers_forwarded().first().copied();
         let since_offer = |both: [Option<Instant>; 2]| match (offered, both) {
-            (Some(offered), [Some(a), Some(b)]) => Some(a.max(b).saturating_duration_since(offered)),
+            (Some(offered), [Some(a), Some(b)]) => Some((
+                a.min(b).saturating_duration_since(offered),
+                a.max(b).saturating_duration_since(offered),
+            )),
             _ => None,
         };
-        let took = since_offer(sides.map(|side| side.watch().first_direct()));
+        let took = since_offer(sides.map(|side| side.watch().first_direct())).map(|(_, both)| both);
         let unreached = |side: &crate::node::PeerNode| {
             side.agent().is_some_and(|agent| agent.outlook() == Outlook::Unreached)
         };

@@ -118,8 +118,9 @@ fn square(cell: &Cell, is_mirrored: bool, options: &MatrixOptions) -> String {
     if cell.unreached > 0 {
         let _ = write!(tip, "|{} ended with a clear verdict", cell.unreached);
     }
-    if let Some(ms) = ms(cell.verdict_quantile(0.99)) {
-        let _ = write!(tip, "|no direct path: known after {ms:.0} ms");
+    if let Some((one, both)) = cell.verdict_quantile(0.99) {
+        let [one, both] = [one, both].map(|time| time.as_millis());
+        let _ = write!(tip, "|no direct path: known to one side after {one} ms, to both after {both} ms");
     }
     if let Some((seed, fault)) = cell.faults.first() {
         let _ = write!(tip, "|{fault} (seed {seed})");

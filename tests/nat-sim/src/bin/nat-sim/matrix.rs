@@ -88,7 +88,8 @@ fn event(cell: &Cell, setting: &SettingOptions) -> serde_json::Value {
         "remedy": cell.pair.remedy().name(),
         "median_ms": ms(cell.quantile(0.5)),
         "p99_ms": ms(cell.quantile(0.99)),
-        "verdict_ms": ms(cell.verdict_quantile(0.5)),
+        "first_verdict_ms": ms(cell.verdict_quantile(0.5).map(|(one, _)| one)),
+        "verdict_ms": ms(cell.verdict_quantile(0.5).map(|(_, both)| both)),
         "r_ms": setting.server_rtt,
         "d_ms": setting.direct_rtt,
         "packets_a": cell.packets[0].round(),
@@ -103,7 +104,10 @@ const HEAD: &str = "pair                                                        
 fn write_row(cell: &Cell, setting: &SettingOptions, out: &mut impl Write) -> io::Result<()> {
     let time = |share| ms(cell.quantile(share)).map_or("–".to_owned(), |ms| format!("{ms:.1} ms"));
     let [a, b] = cell.packets;
-    let verdict = ms(cell.verdict_quantile(0.99)).map_or(String::new(), |ms| format!("  verdict {ms:.1} ms"));
+    let verdict = cell.verdict_quantile(0.99).map_or(String::new(), |(one, both)| {
+        let [one, both] = [one, both].map(|time| time.as_secs_f64() * 1e3);
+        format!("  verdict {one:.1} ms, of both {both:.1} ms")
+    });
     writeln!(
         out,
         "{:<69} {:<14} {:>5}/{:<5} {:>10} {:>10}  {a:>4.0} {b:>4.0}{verdict}",

@@ -10,6 +10,7 @@ use proto::id::{Instance, PeerId};
 use proto::machine::random;
 use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
 use proto::proof::CheckKeys;
+use proto::punch::Known;
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::wire::session::ToServer;
@@ -70,14 +71,15 @@ impl PeerNode {
     }
 
     fn handle_offer(&mut self, from: (PeerId, Instance), observed: SocketAddr, offer: &Offer, now: Instant) {
-        let claims = self.claims();
+        let (claims, ours) = (self.claims(), self.profile);
         let Part::Sharer { doorman } = &mut self.part else { return };
-        let answer = match doorman.handle_offer(SERVER, from, offer, Some(claims), 0) {
+        let answer = match doorman.handle_offer(SERVER, from, offer, Some(claims), ours, 0) {
             Decision::Replayed => return,
             Decision::Answer(answer) => answer,
-            Decision::Admit { answer, keys, exchange, secret } => {
+            Decision::Admit { answer, keys, exchange, secret, nat } => {
                 let signals = Signals::new(exchange, secret, offer.nonce);
-                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), now);
+                let known = Known { ours, told: ours, theirs: nat };
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), known, now);
                 answer
             }
         };
@@ -96,6 +98,7 @@ impl PeerNode {
         signals: Signals,
         claims: &Claims,
         observed: Option<SocketAddr>,
+        known: Known,
         now: Instant,
     ) {
         let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
@@ -110,7 +113,7 @@ impl PeerNode {
         self.forget_lifetime(now);
         self.stop_punching();
         self.drain_punch(now);
-        let punch = self.new_punch(&mut agent, observed, now);
+        let punch = self.new_punch(&mut agent, observed, known, now);
         self.remote = Some(Remote { key, agent, punch, signals, observed, named });
     }
 
@@ -204,12 +207,12 @@ impl PeerNode {
 
     /// Moves the dial on. Returns whether there was nothing to do.
     pub(super) fn drain_dial(&mut self, now: Instant) -> bool {
-        let (me, ticket, claims) = (self.me, self.ticket(), self.claims());
+        let (me, ticket, claims, nat) = (self.me, self.ticket(), self.claims(), self.profile);
         let Part::Connector { dial, dial_at, .. } = &mut self.part else { return true };
         let mut idle = true;
         if dial.is_none() && self.conduit.is_some() && dial_at.is_some_and(|at| at <= now) {
             *dial_at = None;
-            *dial = Some(Box::new(Dial::new(ticket, me, claims, random(&mut self.rng), now)));
+            *dial = Some(Box::new(Dial::new(ticket, me, claims, nat, random(&mut self.rng), now)));
         }
         while let (Some(offer), Some(session)) =
             (dial.as_deref_mut().and_then(Dial::poll_transmit), &mut self.session)
@@ -227,12 +230,13 @@ impl PeerNode {
     fn handle_dial_event(&mut self, event: DialEvent, now: Instant) {
         match event {
             DialEvent::Forwarded { .. } => {}
-            DialEvent::Accepted { instance, keys, claims, observed, offer } => {
+            DialEvent::Accepted { instance, keys, claims, observed, offer, nat } => {
                 let Part::Connector { dial, backoff, .. } = &mut self.part else { return };
                 let Some(dial) = dial.take() else { return };
                 backoff.reset();
                 let signals = Signals::new(*dial.exchange(), SECRET, offer);
-                self.meet((SHARER, instance), Role::Connector, keys, signals, &claims, observed, now);
+                let known = Known { ours: self.profile, told: dial.nat(), theirs: nat };
+                self.meet((SHARER, instance), Role::Connector, keys, signals, &claims, observed, known, now);
             }
             DialEvent::Failed(failure) => {
                 let Part::Connector { dial, dial_at, backoff } = &mut self.part else { return };

@@ -7,7 +7,7 @@ use proto::candidate::{Candidate, CandidateKind};
 use proto::machine::{earliest, random};
 use proto::nat::NatProfile;
 use proto::path::{CheckTransmit, LinkId, PathAgent, PathKind};
-use proto::punch::{Punch, PunchAction, Survey, SurveyAction};
+use proto::punch::{Known, Punch, PunchAction, Survey, SurveyAction};
 use proto::wire::session::ToServer;
 
 use super::paths::{FRESH_LINK_LIFE, MAX_FRESH_LINKS};
@@ -38,13 +38,14 @@ impl PeerNode {
         &mut self,
         agent: &mut PathAgent,
         observed: Option<SocketAddr>,
+        known: Known,
         now: Instant,
     ) -> Option<Punch> {
         if self.mutation == Some(Mutation::GuessesNoPort) {
             return None;
         }
         let seed = random(&mut self.rng);
-        Punch::new(agent.probe(), self.server, observed?, self.profile, seed, now)
+        Punch::new(agent.probe(), self.server, observed?, known, seed, now)
     }
 
     pub(super) fn stop_punching(&mut self) {
