@@ -10,6 +10,7 @@ use hyper::{HeaderMap, Request, Response};
 use relay::gateway::GatewayLimits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::https::{Secured, secured};
@@ -349,16 +350,24 @@ async fn an_idle_connection_is_asked_to_leave_and_a_slow_one_closed() {
 
 #[tokio::test]
 async fn a_server_that_stops_finishes_what_it_answers() {
+    static TOLD: Notify = Notify::const_new();
     async fn slow(mut stream: TcpStream) {
         head(&mut stream).await;
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe").await.unwrap();
-        tokio::time::sleep(SHORT).await;
+        TOLD.notified().await;
         stream.write_all(b"llo").await.unwrap();
     }
     let (secured, _tunnel) = serve(|_| (), slow).await;
     let mut visitor = visitor(&secured).await;
     let answer = visitor.ask(request("GET", "/")).await;
     let mut answer = soon(answer).await.unwrap();
-    let (_, whole) = tokio::join!(secured.server.shutdown(), text(answer.body_mut()));
+    let told = async {
+        // GOAWAY: no further requests, while this one has an answer yet to come.
+        while poll_fn(|cx| visitor.send.poll_ready(cx)).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        TOLD.notify_one();
+    };
+    let (_, (), whole) = tokio::join!(secured.server.shutdown(), soon(told), text(answer.body_mut()));
     assert_eq!(whole, "hello");
 }
