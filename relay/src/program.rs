@@ -22,7 +22,7 @@
 
 mod args;
 pub mod config;
-mod descriptors;
+pub mod descriptors;
 pub mod exit;
 pub mod identity;
 pub mod logging;

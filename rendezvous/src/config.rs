@@ -44,6 +44,9 @@ pub enum Relaying {
     Elsewhere(Vec<RelayHint>),
 }
 
+/// Files and sockets of a server that nobody has connected to, and some to spare.
+const OWN_FILES: usize = 64;
+
 /// How much strangers may have of the server.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -133,6 +136,23 @@ pub struct ServerConfig {
     pub limits: Limits,
     /// Makes the QUIC endpoint's own choices the same in each run, for a laboratory.
     pub seed: Option<[u8; 32]>,
+}
+
+impl ServerConfig {
+    /// How many files and sockets a server has open when all that these limits admit is there.
+    pub fn files(&self) -> usize {
+        let Limits { gateway, tunnels, admin_connections, .. } = &self.limits;
+        let tunnels = match self.tunnel_ports {
+            // A listener each.
+            Some(_) => tunnels.tunnels * (1 + tunnels.connections_let_in),
+            None => 0,
+        };
+        let relayed = match &self.relay {
+            Relaying::Embedded(limits) => limits.connections.0,
+            Relaying::Elsewhere(_) => 0,
+        };
+        gateway.connections + tunnels + relayed + admin_connections + OWN_FILES
+    }
 }
 
 impl Default for ServerConfig {

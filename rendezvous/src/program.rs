@@ -6,7 +6,7 @@ use std::sync::Arc;
 use relay::access_log::AccessLog;
 use relay::gateway::Claims;
 use relay::net::OsNet;
-use relay::program::{Failure, Hangups, Reason, Report, Shutdown};
+use relay::program::{Failure, Hangups, Reason, Report, Shutdown, descriptors};
 use serde::Serialize;
 
 use crate::cli::{Cli, Command, Serve};
@@ -38,9 +38,13 @@ async fn serve(serve: Serve, report: Report) -> Result<Reason, Failure> {
         .await
         .map_err(|error| Failure::failed("no-state", format_args!("cannot load the state: {error}")))??;
     let config = ServerConfig { claims, ..serve.config()? };
+    let files = config.files();
     let certificate = config.https.as_ref().map(|https| Arc::clone(&https.certificate));
     let access_log = config.access_log.clone();
     let server = Server::start(config, &key, Arc::new(OsNet))?;
+    if let Some(shortage) = descriptors::shortage(files) {
+        report.warning(shortage);
+    }
     announce(&server, &report);
     let renew = || {
         certificate.iter().for_each(|certificate| certificate.renew());

@@ -120,20 +120,40 @@ async fn an_interrupt_ends_it_with_130() {
     assert_eq!(program.wait().code(), Some(130));
 }
 
+/// The program, where a shell's `ulimit` is given this first.
+fn limited(dir: &Path, limit: &str, args: &[&str]) -> Program {
+    let listen = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let plain = command(dir, &[&listen[..], args].concat());
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+    shell.arg(plain.get_program()).args(plain.get_args()).env_clear().env("HOME", dir);
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Program::run(shell)
+}
+
+#[test]
+fn it_warns_where_fewer_files_can_be_open_than_it_admits_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = |limit, args: &[&str]| {
+        let mut program = limited(dir.path(), limit, args);
+        program.event("listening");
+        program.signal("TERM");
+        program.wait();
+        std::io::read_to_string(program.child.stderr.take().unwrap()).unwrap()
+    };
+    let warning = said("-n 2000", &[]);
+    assert!(
+        warning.contains("may have 2000 files open") && warning.contains("LimitNOFILE=38628"),
+        "{warning}"
+    );
+    // Without the relay's connections they are enough.
+    assert_eq!(said("-n 19000", &["--no-relay"]), "");
+}
+
 #[test]
 fn it_may_have_as_many_files_open_as_the_system_allows() {
     let dir = tempfile::tempdir().unwrap();
-    let plain =
-        command(dir.path(), &["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", "ulimit -Sn 256; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
-    shell
-        .env_clear()
-        .env("HOME", dir.path())
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut program = Program::run(shell);
+    let mut program = limited(dir.path(), "-Sn 256", &[]);
     program.event("listening");
     let limits = std::fs::read_to_string(format!("/proc/{}/limits", program.child.id())).unwrap();
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();

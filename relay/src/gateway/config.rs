@@ -78,8 +78,7 @@ impl NameUrls {
 /// How much strangers may have of a gateway, and how long things may take.
 #[derive(Debug, Clone)]
 pub struct GatewayLimits {
-    /// Connections of visitors in all: ten thousand WebSockets, and others beside them. With the connections of
-    /// localtunnel's clients they are within 20 000 descriptors.
+    /// Connections of visitors in all: ten thousand WebSockets, and others beside them.
     pub connections: usize,
     /// Connections from one prefix: a thousand WebSockets, and an office beside them.
     pub connections_each: usize,

@@ -22,7 +22,7 @@ use crate::http::{HttpCounters, HttpLimits, HttpServer, Pages};
 use crate::https::Https;
 use crate::listen::{Bind, StartError, listen_tcp};
 use crate::net::{Net, OsNet};
-use crate::program::{Failure, Hangups, Reason, Report, Shutdown, identity};
+use crate::program::{Failure, Hangups, Reason, Report, Shutdown, descriptors, identity};
 use crate::server::RelayServer;
 use pages::{Admin, Front};
 
@@ -40,6 +40,9 @@ const ADMIN_CONNECTIONS: usize = 64;
 const HEAD: Duration = Duration::from_secs(10);
 const LIFE: Duration = Duration::from_secs(60);
 
+/// Files and sockets of a relay that nobody has connected to, and some to spare.
+const OWN_FILES: usize = 64;
+
 /// What a stand-alone relay is told.
 #[derive(Debug, Clone)]
 pub struct RelayConfig {
@@ -53,6 +56,13 @@ pub struct RelayConfig {
     pub trusted_proxies: Vec<Cidr>,
     /// What strangers may do.
     pub limits: RouterLimits,
+}
+
+impl RelayConfig {
+    /// How many files and sockets a relay has open when all that these limits admit is there.
+    pub fn files(&self) -> usize {
+        self.limits.connections.0 + CONNECTIONS.0 + ADMIN_CONNECTIONS + OWN_FILES
+    }
 }
 
 /// A running stand-alone relay. Dropping it stops everything at once.
@@ -161,8 +171,12 @@ pub async fn run(cli: Cli, report: Report) -> Result<Reason, Failure> {
             Failure::failed("no-identity", format_args!("cannot load the identity: {error}"))
         })??;
     let config = serve.config()?;
+    let files = config.files();
     let certificate = config.https.as_ref().map(|https| Arc::clone(&https.certificate));
     let relay = StandAlone::start(config, key.peer_id(), &OsNet)?;
+    if let Some(shortage) = descriptors::shortage(files) {
+        report.warning(shortage);
+    }
     announce(&relay, &report);
     let renew = || certificate.iter().for_each(|certificate| certificate.renew());
     let reason = hangups.until(shutdown.requested(), renew).await;
