@@ -54,7 +54,8 @@ is_shown_to_the_world() {
 # The session, the relay, the name and its visitor: at one port, with one certificate.
 all_of_it_goes_over_tls() {
     local cert=$NETNS_WORK/cert.pem key=$NETNS_WORK/key.pem got
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=server -addext basicConstraints=critical,CA:FALSE \
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=server \
+        -addext basicConstraints=critical,CA:FALSE \
         -addext "subjectAltName=IP:$NETNS_SERVER,DNS:nas.localhost" -keyout "$key" -out "$cert" 2>/dev/null || return 1
     SERVER=https://$NETNS_SERVER:8443
     SERVER_OPTIONS=(--https "$NETNS_SERVER:8443" --cert "$cert" --key "$key")

@@ -57,6 +57,8 @@ pub(super) struct Remote {
     pub(super) links: Vec<LinkId>,
     /// The way to it through a relay, whether that is up or not.
     pub(super) relayed: Option<PathId>,
+    /// Whether it has heard at which relay we are.
+    pub(super) knows_relay: bool,
     /// When that is tried again: the remote was not there.
     pub(super) rejoins: Option<Instant>,
     /// When the exchange began.
@@ -89,6 +91,7 @@ impl Remote {
             expires: Some(expires),
             links: Vec::new(),
             relayed: None,
+            knows_relay: false,
             rejoins: None,
             met_at: now,
             last_path: None,

@@ -200,7 +200,9 @@ impl Driver {
                 let signals = Signals::new(exchange, secret, offer.nonce);
                 let observed = seen(observed);
                 let known = Known { ours, told: ours, theirs: nat };
+                let is_at_home = self.relays.home_now().is_some();
                 self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, known, None, now);
+                self.told_relay(from, is_at_home);
                 self.join_at_home(from, &offer.claims, now);
             }
         }
@@ -282,7 +284,7 @@ impl Driver {
             .take(MAX_CANDIDATES - 1)
             .collect();
         let candidates = if self.parts.paths == PathPolicy::Relay { Vec::new() } else { candidates };
-        Claims { candidates, relay: self.relays.home().cloned() }
+        Claims { candidates, relay: self.relays.home_now().cloned() }
     }
 
     /// A connector that is at the relay where we wait can be reached there.
@@ -321,16 +323,22 @@ impl Driver {
         for candidate in candidates {
             remote.agent.add_candidate(candidate, now);
         }
-        if role == Role::Sharer {
-            self.join_at_home(from, &trickle.claims, now);
+        match role {
+            Role::Sharer => self.join_at_home(from, &trickle.claims, now),
+            Role::Connector => self.join_where_it_is(from, &trickle.claims, now),
         }
     }
 
-    /// Sends further claims to a remote, within its exchange.
+    /// Sends further candidates to a remote, within its exchange.
     pub(super) fn trickle(&mut self, key: RemoteKey, candidates: Vec<Candidate>) {
+        self.trickle_claims(key, Claims { candidates, relay: None });
+    }
+
+    /// Sends further claims to a remote, within its exchange.
+    pub(super) fn trickle_claims(&mut self, key: RemoteKey, claims: Claims) {
         let me = (self.parts.me, self.parts.instance);
         let Some(remote) = self.remotes.get_mut(&key) else { return };
-        let trickle = remote.signals.trickle(me, Claims { candidates, relay: None });
+        let trickle = remote.signals.trickle(me, claims);
         self.session.signal(ToServer::Trickle { to: key.0, to_instance: key.1, trickle });
     }
 
@@ -411,11 +419,11 @@ impl Driver {
     }
 
     /// The relay at which we meet a ticket's sharer, as far as we know before its answer. We are there from
-    /// now on.
+    /// now on, unless it is known that we can't be.
     pub(super) fn relay_of(&mut self, ticket: &Ticket) -> Option<RelayHint> {
         let hint = ticket.relay.clone().or_else(|| self.relays.home().cloned())?;
         let hint = self.resolved(&hint);
-        self.open_relay(&hint).then_some(hint)
+        (self.open_relay(&hint) && !self.relays.is_away(hint.peer_id)).then_some(hint)
     }
 
     /// The offer is on its way to this process of the sharer: the connection begins, where there is a relay to
@@ -508,9 +516,13 @@ impl Driver {
                 self.tickets.insert(sharer, self.dials[index].ticket.clone());
                 self.dials[index].reaching = Some(sharer);
                 self.dials[index].meet();
+                let is_told = self.dials[index].dial.claims().relay.is_some();
+                self.told_relay(sharer, is_told);
                 self.meet_at_relay(sharer, early, &claims, now);
                 let has_relay = self.remotes.get(&sharer).is_some_and(|remote| remote.relayed.is_some());
-                if self.parts.paths == PathPolicy::Relay && !has_relay {
+                // One that was there before may come back to its relay.
+                let is_new = self.dials[index].repunch.is_none();
+                if self.parts.paths == PathPolicy::Relay && !has_relay && is_new {
                     self.dials[index].reaching = None;
                     self.refuse_dial(index, Error::NoRelay("neither the ticket nor the peer names one"));
                     self.forget(sharer, (close::DONE, "no path"), now);
@@ -557,7 +569,7 @@ impl Driver {
             }
         }
         match hint.filter(|hint| self.open_relay(hint)) {
-            Some(hint) => self.join_at_relay(key, hint.peer_id, now),
+            Some(_) => self.join_where_it_is(key, claims, now),
             None => {
                 let Some(remote) = self.remotes.get_mut(&key) else { return };
                 let address = remote.address;

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use proto::id::{Instance, PeerId};
 use proto::machine::random;
 use proto::path::{LinkId, PathId, Route};
+use proto::stun::Role;
 use proto::wire::relay::Address;
-use proto::wire::signal::RelayHint;
+use proto::wire::signal::{Claims, RelayHint};
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
 use relay::outbound::Origin;
 use relay::relayed::is_relayed;
@@ -17,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use super::{Driver, Input};
 use crate::endpoint::PathPolicy;
-use crate::endpoint::remote::RemoteKey;
+use crate::endpoint::remote::{Remote, RemoteKey};
 use crate::endpoint::server_session::RelayedServer;
 
 /// Relays that one process is at: its own and those of the sharers that it visits.
@@ -50,9 +51,12 @@ pub(super) struct Relays {
 
 #[derive(Debug)]
 struct Entry {
+    hint: RelayHint,
     link: LinkId,
     client: RelayClient,
     up: bool,
+    /// Whether the last attempt failed, or the connection broke and none has come up since.
+    away: bool,
     watcher: AbortHandle,
 }
 
@@ -66,6 +70,16 @@ impl Relays {
     /// The one at which we wait, by a URL that others can use.
     pub(super) fn home(&self) -> Option<&RelayHint> {
         self.home.as_ref()
+    }
+
+    /// The same, if we are at it now.
+    pub(super) fn home_now(&self) -> Option<&RelayHint> {
+        self.home.as_ref().filter(|home| self.entries.get(&home.peer_id).is_some_and(|entry| entry.up))
+    }
+
+    /// Whether a relay was tried, and we are not at it now.
+    pub(super) fn is_away(&self, relay: PeerId) -> bool {
+        self.entries.get(&relay).is_some_and(|entry| entry.away)
     }
 
     fn by_link(&self, link: LinkId) -> Option<&Entry> {
@@ -131,7 +145,10 @@ impl Driver {
         self.parts.socket.add_link(link, client.link());
         let watching = watch_relay(hint.peer_id, client.state(), absent, self.parts.inputs.clone());
         let watcher = tokio::spawn(watching).abort_handle();
-        self.relays.entries.insert(hint.peer_id, Entry { link, client, up: false, watcher });
+        self.relays.entries.insert(
+            hint.peer_id,
+            Entry { hint: hint.clone(), link, client, up: false, away: false, watcher },
+        );
         true
     }
 
@@ -155,6 +172,38 @@ impl Driver {
         }
     }
 
+    /// A sharer has said at which relay it waits: we meet it there.
+    pub(super) fn join_where_it_is(&mut self, key: RemoteKey, claims: &Claims, now: Instant) {
+        let Some(hint) = claims.relay.as_ref().map(|hint| self.resolved(hint)) else { return };
+        if self.open_relay(&hint) {
+            self.join_at_relay(key, hint.peer_id, now);
+            self.tell_relay(hint.peer_id);
+        }
+    }
+
+    /// Whether a remote has heard at which relay we are.
+    pub(super) fn told_relay(&mut self, key: RemoteKey, is_told: bool) {
+        if let Some(remote) = self.remotes.get_mut(&key) {
+            remote.knows_relay = is_told;
+        }
+    }
+
+    /// Those who would look for us at this relay, and have not heard that we are there, hear it as soon as we are.
+    fn tell_relay(&mut self, relay: PeerId) {
+        let Some(entry) = self.relays.entries.get(&relay).filter(|entry| entry.up) else { return };
+        let (link, hint) = (entry.link, entry.hint.clone());
+        let is_home = self.relays.home().is_some_and(|home| home.peer_id == relay);
+        let looks_there = |remote: &Remote| match remote.role {
+            Role::Sharer => is_home,
+            Role::Connector => remote.relayed.is_some_and(|path| path.link == link),
+        };
+        let untold = self.remotes.iter().filter(|(_, remote)| !remote.knows_relay && looks_there(remote));
+        for key in untold.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.told_relay(key, true);
+            self.trickle_claims(key, Claims { candidates: Vec::new(), relay: Some(hint.clone()) });
+        }
+    }
+
     /// A path through a relay is needed no more.
     pub(super) fn leave_relay(&self, path: PathId) {
         if let Some(entry) = self.relays.by_link(path.link) {
@@ -172,17 +221,19 @@ impl Driver {
         let link = entry.link;
         match event {
             RelayEvent::Up => {
-                entry.up = true;
+                (entry.up, entry.away) = (true, false);
                 for remote in self.remotes.values_mut() {
                     if let Some(path) = remote.relayed.filter(|path| path.link == link) {
                         remote.agent.add_relayed(path, now);
                     }
                 }
                 self.route_early(link, true);
+                self.tell_relay(relay);
             }
             RelayEvent::Down(why) => {
                 tracing::info!(?relay, why, "the relay is away");
                 let was_up = std::mem::take(&mut entry.up);
+                entry.away = true;
                 for remote in self.remotes.values_mut() {
                     if let Some(path) = remote.relayed.filter(|path| path.link == link) {
                         remote.agent.remove_path(path, now);

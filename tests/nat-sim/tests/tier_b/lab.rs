@@ -19,7 +19,9 @@ use proto::ticket::{ServerHint, Ticket};
 use proto::wire::VERSION;
 use proto::wire::peer::{Target, TargetKind};
 use proto::wire::signal::RelayHint;
+use relay::net::Net as _;
 use rendezvous::{Relaying, Server, ServerConfig};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional, join};
 use tokio::time::timeout;
 
 use crate::service;
@@ -135,6 +137,32 @@ impl Lab {
     /// A process of the peer at `host` that waits at the server's relay.
     pub(crate) fn relayed_peer(&self, host: &str, paths: PathPolicy) -> Peer {
         self.peer_of(host, 0, |config| EndpointConfig { relay: Some(relay_hint()), paths, ..config })
+    }
+
+    /// The same, whose TCP goes through a proxy that refuses it until [`Self::proxy`]: until then it is at no relay, while
+    /// its session goes over UDP.
+    pub(crate) fn peer_behind_proxy(&self, host: &str, paths: PathPolicy) -> Peer {
+        let (relay, proxy) = (Some(relay_hint()), Some("http://s:3128".parse().unwrap()));
+        self.peer_of(host, 0, |config| EndpointConfig { relay, proxy, paths, ..config })
+    }
+
+    /// The proxy, for one connection.
+    pub(crate) fn proxy(&self) {
+        let net = self.world.net("s");
+        let listener = net.listen_tcp("[::]:3128".parse().unwrap()).unwrap();
+        tokio::spawn(async move {
+            let ((reader, writer), _) = listener.accept().await.unwrap();
+            let mut near = join(reader, writer);
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(near.read_u8().await.unwrap());
+            }
+            let server = net.addresses().unwrap()[0];
+            let (reader, writer) = net.connect_tcp((server, 8080).into()).await.unwrap();
+            let mut far = join(reader, writer);
+            near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            let _ended = copy_bidirectional(&mut near, &mut far).await;
+        });
     }
 
     fn peer_at(&self, host: &str, process: u8, bind: SocketAddr) -> Peer {

@@ -143,6 +143,57 @@ fn a_kind_of_path_that_cannot_be_had_is_an_error_of_its_own() {
 }
 
 #[test]
+fn nobody_waits_at_a_relay_that_the_sharer_cannot_reach() {
+    for (policy, expected) in [
+        (PathPolicy::Auto, Error::NoPath),
+        (PathPolicy::Relay, Error::NoRelay("neither the ticket nor the peer names one")),
+    ] {
+        run(&pair(1, HARD, HARD), 1, async |lab| {
+            let _server = lab.server_with_relay();
+            let b = lab.peer_behind_proxy("b", PathPolicy::Auto);
+            service::start(&b.net());
+            b.share().await.unwrap();
+            sleep(SEC).await;
+            let a = lab.relayed_peer("a", policy);
+            let began = lab.world.elapsed();
+            assert_eq!(a.connect(&lab.ticket()).await.unwrap_err(), expected);
+            let took = lab.world.elapsed() - began;
+            println!("{took:?}: {:?}", kinds(&a));
+            assert!(took < 10 * SEC, "{took:?}");
+            assert_eq!(kinds(&a), []);
+        });
+    }
+}
+
+#[test]
+fn whoever_reaches_its_relay_late_says_so_and_is_found_there() {
+    for late in ["a", "b"] {
+        run(&pair(1, HOME, HOME), 1, async |lab| {
+            let _server = lab.server_with_relay();
+            let [a, b] = ["a", "b"].map(|host| {
+                let auto = PathPolicy::Auto;
+                if host == late { lab.peer_behind_proxy(host, auto) } else { lab.relayed_peer(host, auto) }
+            });
+            service::start(&b.net());
+            b.share().await.unwrap();
+            sleep(SEC).await;
+            let connection = a.connect(&lab.ticket()).await.unwrap();
+            Visitor::fetch(&connection, 1_000_000).await;
+            lab.proxy();
+            // The longest wait between two attempts, and a little.
+            sleep(35 * SEC).await;
+            assert_eq!((kinds(&a), kinds(&b)), (vec![PathKind::Direct], vec![PathKind::Direct]), "{late}");
+            lab.world.with_world(|world| world.cut_direct(true));
+            let stall = Visitor::longest_stall(&connection, 5_000_000).await;
+            println!("{late}: {stall:?}");
+            assert!(stall < 1500 * MS, "{late}: {stall:?}");
+            sleep(5 * SEC).await;
+            assert_eq!((kinds(&a).pop(), kinds(&b).pop()), (Some(PathKind::Relay), Some(PathKind::Relay)));
+        });
+    }
+}
+
+#[test]
 fn a_server_that_was_killed_is_missed_at_once_and_found_within_three_seconds() {
     run(&pair(1, HOME, HOME), 1, async |lab| {
         let server = lab.server_with_relay();
