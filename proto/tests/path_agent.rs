@@ -181,6 +181,75 @@ fn an_address_that_never_answers_gets_three_kilobytes_and_then_silence() {
 }
 
 #[test]
+fn an_address_that_was_learned_is_checked_no_faster_than_one_that_was_named() {
+    let mut wire = Wire::joined_pair();
+    // The answers go elsewhere, as where another NAT is on the way back.
+    let learned: SocketAddr = "192.0.2.99:9".parse().unwrap();
+    let probe = wire.sides[0].agent.probe();
+    let now = wire.now;
+    wire.sides[1].agent.handle_check(PathId { link: LinkId::MAIN, remote: learned }, &probe, now);
+    wire.deaf = true;
+    let from = wire.log.len();
+    wire.run_for(500);
+    let checks = wire.log[from..].iter().filter(|sent| sent.to == learned && sent.size > 90);
+    let times: Vec<u64> = checks.map(|sent| sent.at_ms).collect();
+    let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(gaps, [20, 30, 45, 67, 101, 152]);
+}
+
+#[test]
+fn a_connector_whose_direct_path_died_asks_for_another_exchange_if_no_check_brings_it_back() {
+    let mut wire = Wire::joined_pair();
+    wire.run_for(5_000);
+    wire.deaf = true;
+    wire.lose_direct();
+    assert_eq!(wire.exchanges(), [0, 0]);
+    wire.run_for(1_100);
+    assert_eq!(wire.exchanges(), [1, 0], "the sharer waits for the offer");
+    wire.run_for(9_000);
+    assert_eq!(wire.exchanges(), [1, 0]);
+    wire.run_for(60_000);
+    assert_eq!(wire.exchanges(), [2, 0], "and once more with each later attempt");
+}
+
+#[test]
+fn a_connector_whose_remote_moves_without_end_asks_for_an_exchange_each_five_seconds_at_the_most() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    for _ in 0..40 {
+        let now = wire.now;
+        wire.sides.iter_mut().for_each(|side| side.agent.handle_remote_change(now));
+        wire.run_for(1_500);
+    }
+    let [asked, of_sharer] = wire.exchanges();
+    assert!((10..=12).contains(&asked) && of_sharer == 0, "{asked} and {of_sharer}");
+}
+
+#[test]
+fn an_exchange_that_follows_one_in_vain_is_followed_by_the_next_one_later() {
+    let waits = [1, 2, 3].map(|exchanges| {
+        let mut wire = Wire::new(40);
+        for _ in 1..exchanges {
+            let mut former = Wire::new(40);
+            former.deaf = true;
+            former.introduce();
+            former.run_for(9_500);
+            former.sides[0].agent.succeed(&wire.sides[0].agent);
+            wire = former;
+        }
+        let mut last = Wire::new(40);
+        last.sides[0].agent.succeed(&wire.sides[0].agent);
+        last.deaf = true;
+        last.introduce();
+        last.run_until(|wire| wire.exchanges()[0] > 0, 200_000);
+        last.elapsed_ms() / 1_000 - 9
+    });
+    let within = |wait: u64, least: u64| (least..=least + least / 4).contains(&wait);
+    assert!(within(waits[0], 30) && within(waits[1], 60) && within(waits[2], 120), "{waits:?}");
+}
+
+#[test]
 fn an_attempt_that_failed_asks_for_another_port() {
     let mut wire = Wire::new(40);
     wire.deaf = true;
@@ -407,6 +476,7 @@ struct Side {
     route: Route,
     reasons: Vec<Reason>,
     fresh_links: u32,
+    exchanges: u32,
 }
 
 /// Two agents, side 0 the connector's, and what lies between: a delay, losses, a NAT of one line.
@@ -436,6 +506,7 @@ impl Wire {
             route: Route::default(),
             reasons: Vec::new(),
             fresh_links: 0,
+            exchanges: 0,
         };
         Self {
             sides: [side(Role::Connector, 1), side(Role::Sharer, 2)],
@@ -470,6 +541,27 @@ impl Wire {
 
     fn joined(&self) -> bool {
         self.sides.iter().all(|side| side.route.primary.is_some())
+    }
+
+    fn exchanges(&self) -> [u32; 2] {
+        self.sides.each_ref().map(|side| side.exchanges)
+    }
+
+    /// Data goes unanswered until both sides have given the path up.
+    fn lose_direct(&mut self) {
+        for _ in 0..50 {
+            let now = self.now;
+            for side in &mut self.sides {
+                if let Some(path) = side.route.primary {
+                    side.agent.handle_traffic(path, Traffic { sent: true, received: false }, now);
+                }
+            }
+            self.run_for(100);
+            if !self.sides.iter().any(|side| side.route.primary.is_some()) {
+                return;
+            }
+        }
+        panic!("not given up");
     }
 
     fn elapsed_ms(&self) -> u64 {
@@ -527,6 +619,7 @@ impl Wire {
                         side.reasons.push(reason);
                     }
                     PathEvent::FreshLinkWanted => side.fresh_links += 1,
+                    PathEvent::ExchangeWanted => side.exchanges += 1,
                     PathEvent::Accept(_) | PathEvent::ReflexiveRuledOut => {}
                 }
             }

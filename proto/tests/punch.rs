@@ -236,7 +236,10 @@ fn who_gave_up_goes_on_when_the_other_side_has_another_nat() {
     rig.run_for(SEC, true);
     assert_eq!(rig.open.len(), usize::from(MAX_SOCKETS));
     rig.told(drawn(), 0);
-    assert_eq!(rig.given_up.len(), 1, "what is under way is brought to its end");
+    rig.run_for(SEC, true);
+    assert_eq!(rig.open.len(), usize::from(MAX_SOCKETS), "what is under way is brought to its end");
+    rig.run_for(20 * SEC, true);
+    assert_eq!((rig.given_up.len(), rig.open.len(), rig.links), (1, 0, MAX_SOCKETS), "and not begun again");
 }
 
 #[test]

@@ -379,7 +379,7 @@ impl World {
                         side.reasons.push(reason);
                     }
                     PathEvent::FreshLinkWanted => side.fresh_links += 1,
-                    PathEvent::Accept(_) | PathEvent::ReflexiveRuledOut => {}
+                    PathEvent::Accept(_) | PathEvent::ExchangeWanted | PathEvent::ReflexiveRuledOut => {}
                 }
             }
         }

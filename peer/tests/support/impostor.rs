@@ -113,7 +113,7 @@ async fn check(socket: Arc<PathSocket>, mut datagrams: mpsc::Receiver<Datagram>,
                 PathEvent::Route { route, .. } => {
                     socket.set_route(remote, route);
                 }
-                PathEvent::FreshLinkWanted | PathEvent::ReflexiveRuledOut => {}
+                PathEvent::FreshLinkWanted | PathEvent::ExchangeWanted | PathEvent::ReflexiveRuledOut => {}
             }
         }
         let timeout = async {

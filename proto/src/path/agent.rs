@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
-use super::pair::Pair;
+use super::pair::{Opening, Pair};
 use super::{
     CheckTransmit, LinkId, Outlook, PathConfig, PathEvent, PathId, PathKind, PathStats, Reason, Route,
     Traffic,
@@ -37,6 +37,9 @@ const MAX_REPLACED: u8 = 8;
 
 /// How often the remote's network may change, as far as we care.
 const REMOTE_CHANGES: Duration = Duration::from_secs(1);
+
+/// How often another exchange is asked for, at the most.
+const EXCHANGES: Duration = Duration::from_secs(5);
 
 /// Addresses on which bytes were spent without a proof, at most: more than the candidates of both kinds, and less than
 /// a remote can name that invents sources.
@@ -88,6 +91,12 @@ pub struct PathAgent {
     pub(super) retry_at: Option<Instant>,
     /// Attempts that failed since there was a path.
     pub(super) failed: u32,
+    /// Whether a direct path was lost, or the remote moved, since this exchange began.
+    pub(super) is_stale: bool,
+    /// When another exchange was asked for last.
+    asked_for_exchange: Option<Instant>,
+    /// Exchanges without a direct path since there was one.
+    pub(super) futile: u32,
     /// Whether addresses that the server saw are left alone: see [`Self::rule_out_reflexive`].
     pub(super) is_reflexive_ruled_out: bool,
     pub(super) rng: ChaCha12Rng,
@@ -128,12 +137,24 @@ impl PathAgent {
             attempt_ends: None,
             retry_at: None,
             failed: 0,
+            is_stale: false,
+            asked_for_exchange: None,
+            futile: 0,
             is_reflexive_ruled_out: false,
             rng: ChaCha12Rng::from_seed(seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             stats: PathStats { attempts: 1, ..PathStats::default() },
         }
+    }
+
+    /// This agent takes the place of one of an earlier exchange with the same remote: what has been learned of their
+    /// paths together goes on to count.
+    pub fn succeed(&mut self, former: &Self) {
+        self.fell_at = former.fell_at;
+        self.asked_for_exchange = former.asked_for_exchange;
+        let has_failed = former.failed >= former.config.rounds();
+        self.futile = former.futile.saturating_add(u32::from(has_failed));
     }
 
     /// A link of ours, over which every candidate is tried. Links that come after the main one are new to
@@ -165,7 +186,7 @@ impl PathAgent {
     /// keys, and brings nobody what he has not let in, so that there is no stranger's address to protect.
     /// Checks of it measure its round trip.
     pub fn add_relayed(&mut self, path: PathId, now: Instant) {
-        let new = || Pair::new(PathKind::Relay, CandidateKind::PeerReflexive);
+        let new = || Pair::new(PathKind::Relay, CandidateKind::PeerReflexive, now);
         let pair = self.pairs.entry(path).or_insert_with(new);
         if !pair.proven {
             pair.take_for_proven(&self.config, now);
@@ -269,6 +290,7 @@ impl PathAgent {
             return;
         }
         self.remote_changed_at = Some(now);
+        self.is_stale = true;
         self.check_everything(now);
     }
 
@@ -308,6 +330,7 @@ impl PathAgent {
             self.begin_attempt(now);
             if !self.is_reflexive_ruled_out {
                 self.events.push_back(PathEvent::FreshLinkWanted);
+                self.ask_for_exchange(now);
             }
         }
         self.run_schedule(now);
@@ -403,7 +426,7 @@ impl PathAgent {
         let by_link = || self.links.iter().find(|(link, _)| *link == path.link).map(|(_, kind)| *kind);
         let Some(kind) = self.pairs.get(&path).map(|pair| pair.kind).or_else(by_link) else { return };
         self.stats.checks_received += 1;
-        if !self.pairs.contains_key(&path) && !self.learn(path, kind) {
+        if !self.pairs.contains_key(&path) && !self.learn(path, kind, now) {
             return;
         }
         let answer = stun::check_answer(transaction, path.remote, self.key(theirs));
@@ -432,7 +455,7 @@ impl PathAgent {
     }
 
     /// A peer-reflexive candidate: an authenticated check came from an address that nobody named.
-    fn learn(&mut self, path: PathId, kind: PathKind) -> bool {
+    fn learn(&mut self, path: PathId, kind: PathKind, now: Instant) -> bool {
         let known = self.remotes.iter().find(|other| other.addr == path.remote);
         let candidate = known.map_or(CandidateKind::PeerReflexive, |known| known.kind);
         if known.is_none() {
@@ -445,7 +468,9 @@ impl PathAgent {
             }
             self.remotes.push(Candidate { kind: candidate, addr: path.remote });
         }
-        self.pairs.insert(path, Pair::new(kind, candidate));
+        let mut pair = Pair::new(kind, candidate, now);
+        pair.begin(&self.config, Opening::AtOnce, now);
+        self.pairs.insert(path, pair);
         true
     }
 
@@ -478,8 +503,8 @@ impl PathAgent {
             if self.is_cautious(now) { CAUTIOUS_CONFIRMATIONS } else { self.config.confirmations };
         let Some(pair) = self.pairs.get_mut(&path) else { return };
         pair.answered(confirmations, self.config.first_interval, &transaction, now);
-        // A path that comes late may be a probe of how long the remote's NAT keeps it: see `Lifetime`.
-        let is_late = self.primary_since.is_some_and(|since| now >= since + self.config.settle * 2);
+        // An address that comes late may be a probe of how long the remote's NAT keeps it: see `Lifetime`.
+        let is_late = self.primary_since.is_some_and(|since| pair.since >= since + self.config.settle * 2);
         if first_proof && is_late && path.link == LinkId::MAIN && pair.candidate != CandidateKind::Host {
             pair.check_after_rests(now);
         }
@@ -506,6 +531,15 @@ impl PathAgent {
         self.transmits.push_back(CheckTransmit { path, ttl, payload });
         if self.route.primary == Some(path) {
             self.postpone_keepalive(now);
+        }
+    }
+
+    pub(super) fn ask_for_exchange(&mut self, now: Instant) {
+        let is_too_soon = self.asked_for_exchange.is_some_and(|at| now < at + EXCHANGES);
+        if self.role == Role::Connector && !is_too_soon {
+            self.asked_for_exchange = Some(now);
+            self.is_stale = false;
+            self.events.push_back(PathEvent::ExchangeWanted);
         }
     }
 

@@ -23,7 +23,7 @@ impl PathAgent {
         now: Instant,
     ) {
         let opening = if is_primed { Opening::AtOnce } else { self.opening(path.remote, kind, candidate) };
-        let mut pair = Pair::new(kind, candidate);
+        let mut pair = Pair::new(kind, candidate, now);
         if self.is_ruled_out(kind, candidate) {
             self.pairs.entry(path).or_insert(pair);
             return;
@@ -66,6 +66,9 @@ impl PathAgent {
             return self.end_last_attempt(now);
         }
         self.failed = self.failed.saturating_add(1);
+        if self.is_stale {
+            self.ask_for_exchange(now);
+        }
         let rounds = self.config.rounds();
         if self.failed < rounds {
             self.stats.attempts += 1;
@@ -73,9 +76,13 @@ impl PathAgent {
             self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
             self.events.push_back(PathEvent::FreshLinkWanted);
         } else {
-            let wait = self.config.retry_wait(self.failed - rounds);
-            self.retry_at = Some(now + wait + jitter(&mut self.rng, wait / 4));
+            self.retry_later(now);
         }
+    }
+
+    fn retry_later(&mut self, now: Instant) {
+        let wait = self.config.retry_wait(self.failed - self.config.rounds() + self.futile);
+        self.retry_at = Some(now + wait + jitter(&mut self.rng, wait / 4));
     }
 
     /// No port that either NAT gives the other side can be found ([`crate::punch::Method::Hopeless`]): addresses
@@ -106,8 +113,7 @@ impl PathAgent {
         self.attempt_ends = None;
         let is_worth_it = |pair: &Pair| !pair.proven && !self.is_ruled_out(pair.kind, pair.candidate);
         if self.pairs.values().any(is_worth_it) {
-            let wait = self.config.retry_wait(self.failed - rounds);
-            self.retry_at = Some(now + wait + jitter(&mut self.rng, wait / 4));
+            self.retry_later(now);
         }
     }
 

@@ -20,10 +20,10 @@ pub struct PathConfig {
     /// Between any two checks (RFC 8445 §14 asks for 5 ms at the least).
     pub pace: Duration,
     /// The hop limits of the first attempt's primes: past our own router, past a carrier's above it.
-    /// Each further attempt goes one higher, up to `prime_ttl_max`.
     pub prime_ttls: (u8, u8),
-    /// Where the ladder ends: beyond it a prime might reach somebody else's router.
-    pub prime_ttl_max: u8,
+    /// How much higher the ladder of each attempt goes, those later than the last as that one. It ends where it began: a
+    /// prime that goes too far reaches the remote's router, and upsets it as a full check does.
+    pub prime_steps: [u8; 4],
     /// From the primes to the first full check, so that the far side's NAT is open too: in the first
     /// attempt, and in those after it, where bad timing is a likely cause of the failure.
     pub prime_waits: [Duration; 3],
@@ -63,7 +63,7 @@ impl Default for PathConfig {
             max_unheard_v6: 3,
             pace: Duration::from_millis(5),
             prime_ttls: (2, 3),
-            prime_ttl_max: 5,
+            prime_steps: [0, 1, 2, 0],
             prime_waits: [60, 400, 800].map(Duration::from_millis),
             confirmations: 3,
             settle: Duration::from_millis(2500),
@@ -89,8 +89,7 @@ impl PathConfig {
     /// The hop limits of an attempt's primes.
     pub(super) fn ladder(&self, attempt: u32) -> (u8, u8) {
         let (first, last) = self.prime_ttls;
-        let further = u8::try_from(attempt).unwrap_or(u8::MAX);
-        (first, last.saturating_add(further).min(self.prime_ttl_max).max(first))
+        (first, last.saturating_add(nth(&self.prime_steps, attempt)))
     }
 
     /// How long an attempt may take.
@@ -109,7 +108,7 @@ impl PathConfig {
     }
 }
 
-/// The `n`-th duration, or the last.
-fn nth(durations: &[Duration], n: u32) -> Duration {
-    durations.get(n as usize).or(durations.last()).copied().unwrap_or_default()
+/// The `n`-th of them, or the last.
+fn nth<T: Copy + Default>(list: &[T], n: u32) -> T {
+    list.get(n as usize).or(list.last()).copied().unwrap_or_default()
 }

@@ -110,6 +110,8 @@ impl PathAgent {
         if self.is_satisfied() {
             self.primary_since.get_or_insert(now);
             self.failed = 0;
+            self.futile = 0;
+            self.is_stale = false;
             self.attempt_ends = None;
             self.retry_at = None;
         } else {
@@ -261,6 +263,7 @@ impl PathAgent {
     }
 
     pub(super) fn drop_primary(&mut self, reason: Reason, now: Instant) {
+        self.is_stale |= self.is_satisfied();
         self.route.primary = None;
         let next = self.second();
         self.route = Route::default();

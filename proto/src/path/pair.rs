@@ -45,6 +45,8 @@ pub(super) enum Opening {
 pub(super) struct Pair {
     pub(super) kind: PathKind,
     pub(super) candidate: CandidateKind,
+    /// Since when there is such a pair.
+    pub(super) since: Instant,
     /// When the remote last proved that it holds the keys and sends from there.
     pub(super) heard: Option<Instant>,
     /// When it last sent a check of its own there.
@@ -75,10 +77,11 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    pub(super) const fn new(kind: PathKind, candidate: CandidateKind) -> Self {
+    pub(super) const fn new(kind: PathKind, candidate: CandidateKind, since: Instant) -> Self {
         Self {
             kind,
             candidate,
+            since,
             heard: None,
             asked: None,
             proven: false,

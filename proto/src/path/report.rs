@@ -67,6 +67,10 @@ pub enum PathEvent {
     /// its mapping, and hands it in with [`super::PathAgent::add_link`]. The link should stay for a minute
     /// even when another path is found: the remote may be about to choose one over it.
     FreshLinkWanted,
+    /// A direct path is wanted that this exchange has not found, or found before something changed: the connector
+    /// should offer again, so that both sides begin at the same time, with all their strategies. It is said to a
+    /// connector alone, five seconds apart at the least; the agent goes on by itself meanwhile.
+    ExchangeWanted,
     /// Both NATs give the other side ports that nobody can know, so that no direct path leads through them: see
     /// [`super::PathAgent::rule_out_reflexive`]. It is said once.
     ReflexiveRuledOut,

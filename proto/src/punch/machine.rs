@@ -235,6 +235,10 @@ impl Punch {
         if matches!(self.state, State::Over) {
             return;
         }
+        if self.is_searching() {
+            // What is under way is brought to its end, whatever is told meanwhile.
+            return;
+        }
         let is_hard = ours.is_symmetric() || self.theirs.is_some_and(|(theirs, _)| theirs.is_symmetric());
         if !self.has_told && (is_hard || now >= self.begins) {
             self.has_told = true;
@@ -272,6 +276,7 @@ impl Punch {
     /// What is known leaves no way. Should more become known, it goes on.
     fn give_up(&mut self) {
         self.state = State::Waiting;
+        self.may_search = false;
         self.context.close_all();
         if !std::mem::replace(&mut self.has_given_up, true) {
             self.context.actions.push_back(PunchAction::GiveUp);

@@ -169,12 +169,17 @@ impl Driver {
     fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
         let Some(observed) = seen(observed) else { return };
         let before = self.observed.replace(observed);
-        if before.is_some_and(|before| before != observed) {
-            self.begin_anew(now);
-        }
-        if before.is_some_and(|before| before.ip() != observed.ip()) {
-            self.forget_lifetime(now);
-            self.start_survey(now);
+        match before {
+            Some(before) if before.ip() != observed.ip() => {
+                self.forget_lifetime(now);
+                self.begin_survey(now);
+                self.begin_anew(now);
+            }
+            Some(before) if before != observed => {
+                self.repeat_survey(now);
+                self.begin_anew(now);
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -243,6 +248,7 @@ impl Driver {
         self.end_punch(key);
         let punch = self.new_punch(&mut agent, observed, known, now);
         if let Some(remote) = self.remotes.get_mut(&key) {
+            agent.succeed(&remote.agent);
             remote.agent = agent;
             remote.met_at = now;
             remote.punch = punch;

@@ -136,6 +136,7 @@ impl Driver {
             PathEvent::FreshLinkWanted => {
                 self.open_fresh_link(key, now);
             }
+            PathEvent::ExchangeWanted => self.repunch(key, now),
             PathEvent::ReflexiveRuledOut => self.keep_to_relay(key, now),
         }
     }

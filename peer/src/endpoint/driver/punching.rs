@@ -43,13 +43,18 @@ impl Driver {
     /// A session is up, and the server has these addresses beside the one that it was reached at.
     pub(super) fn handle_alternates(&mut self, alternates: Vec<SocketAddr>, now: Instant) {
         self.ports.alternates = alternates;
-        self.start_survey(now);
+        self.begin_survey(now);
     }
 
     /// There may be another NAT in front of us than before.
-    pub(super) fn start_survey(&mut self, now: Instant) {
-        self.close_owned(None);
+    pub(super) fn begin_survey(&mut self, now: Instant) {
         self.ports.profile = None;
+        self.repeat_survey(now);
+    }
+
+    /// The NAT in front of us has begun anew. What is known of it holds until this says otherwise.
+    pub(super) fn repeat_survey(&mut self, now: Instant) {
+        self.close_owned(None);
         self.ports.survey = None;
         let Some(observed) = self.observed.filter(|addr| addr.is_ipv4() && scope(*addr) == Scope::Global)
         else {

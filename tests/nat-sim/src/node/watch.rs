@@ -193,7 +193,7 @@ impl Watch {
                 }
                 self.routes.push((now, route.primary, *reason));
             }
-            PathEvent::FreshLinkWanted => {}
+            PathEvent::FreshLinkWanted | PathEvent::ExchangeWanted => {}
             PathEvent::ReflexiveRuledOut => {
                 self.verdict.get_or_insert(now);
             }

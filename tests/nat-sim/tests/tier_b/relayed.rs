@@ -7,7 +7,7 @@ use nat_sim::link::Quality;
 use nat_sim::world::World;
 use peer::{Error, PathPolicy};
 use proto::path::PathKind;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, registered, run};
 use crate::service::{self, Visitor, stalls};
@@ -313,4 +313,46 @@ fn a_narrow_direct_path_that_follows_the_relay_swallows_nothing() {
         assert_eq!(kinds(&a).last(), Some(&PathKind::Direct));
         assert!(stall < 500 * MS, "{stall:?}");
     });
+}
+
+#[test]
+fn a_pair_that_needs_a_guess_comes_back_to_its_direct_path_after_a_reboot_or_a_move() {
+    let sequential = Kind::SYMMETRIC_SEQUENTIAL;
+    for (a, b) in [(sequential, HOME), (HOME, sequential), (HOME, Kind::SYMMETRIC_RANDOM)] {
+        for fault in ["a reboots", "b reboots", "b moves"] {
+            let plan = World::plan(1).home("a", a).home("b", b).empty_home("elsewhere", b);
+            run(&plan.server("s").server_rtt(R).direct_rtt(D), 1, async |lab| {
+                let _server = lab.server_with_relay();
+                let _b = sharer(&lab).await;
+                let a_peer = lab.relayed_peer("a", PathPolicy::Auto);
+                let connection = a_peer.connect(&lab.ticket()).await.unwrap();
+                let mut visitor = Visitor::echo(&connection).await;
+                becomes_direct(&a_peer, &mut visitor).await;
+                let at = lab.world.elapsed();
+                lab.world.with_world(|world| match fault {
+                    "a reboots" => world.reboot_routers("a"),
+                    "b reboots" => world.reboot_routers("b"),
+                    _ => world.roam("b", "elsewhere"),
+                });
+                becomes_direct(&a_peer, &mut visitor).await;
+                let took = lab.world.elapsed() - at;
+                println!("{a} × {b}: {fault}: direct again after {took:?}");
+                assert!(took <= 15 * SEC, "{a} × {b}: {fault}: {took:?}");
+            });
+        }
+    }
+}
+
+/// Waits until what is said ten times a second is answered by a direct path, ten times on end.
+async fn becomes_direct(peer: &Peer, visitor: &mut Visitor) {
+    let is_direct = || peer.paths().last().is_some_and(|(_, path)| path.kind == PathKind::Direct);
+    let comes = async {
+        let mut answers = 0;
+        while answers < 10 {
+            let took = visitor.round_trip().await;
+            answers = if is_direct() && took <= D + 10 * MS { answers + 1 } else { 0 };
+            sleep(100 * MS).await;
+        }
+    };
+    timeout(60 * SEC, comes).await.expect("no direct path in a minute");
 }

@@ -27,12 +27,16 @@ impl PeerNode {
             SessionEvent::Up { observed, udp_alternate, .. } => {
                 self.handle_observed(observed);
                 self.alternates = udp_alternate;
+                self.profile = None;
                 self.start_survey(now);
             }
             SessionEvent::Observed(observed) => {
-                let is_elsewhere = self.observed.is_none_or(|before| before.ip() != observed.ip());
+                let before = self.observed;
                 self.handle_observed(observed);
-                if is_elsewhere {
+                if before.is_none_or(|before| before.ip() != observed.ip()) {
+                    self.profile = None;
+                }
+                if before != Some(observed) {
                     self.start_survey(now);
                 }
             }
@@ -114,6 +118,9 @@ impl PeerNode {
         self.stop_punching();
         self.drain_punch(now);
         let punch = self.new_punch(&mut agent, observed, known, now);
+        if let Some(former) = self.remote.as_ref().filter(|former| former.key == key) {
+            agent.succeed(&former.agent);
+        }
         self.remote = Some(Remote { key, agent, punch, signals, observed, named });
     }
 

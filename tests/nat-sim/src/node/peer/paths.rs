@@ -116,6 +116,7 @@ impl PeerNode {
                     self.open_fresh_link(now);
                 }
             }
+            PathEvent::ExchangeWanted => self.redial(now),
             PathEvent::ReflexiveRuledOut => self.note("no direct path leads through both NATs"),
         }
     }
