@@ -19,9 +19,10 @@ use proto::ticket::{ServerHint, Ticket};
 use proto::wire::VERSION;
 use proto::wire::peer::{Target, TargetKind};
 use proto::wire::signal::RelayHint;
-use relay::net::Net as _;
+use relay::net::{Net as _, Stream};
 use rendezvous::{Relaying, Server, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional, join};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::service;
@@ -146,23 +147,18 @@ impl Lab {
         self.peer_of(host, 0, |config| EndpointConfig { relay, proxy, paths, ..config })
     }
 
-    /// The proxy, for one connection.
-    pub(crate) fn proxy(&self) {
+    /// The proxy, from here on.
+    pub(crate) fn proxy(&self) -> Proxy {
         let net = self.world.net("s");
         let listener = net.listen_tcp("[::]:3128".parse().unwrap()).unwrap();
+        let stall = Arc::new(Notify::new());
+        let stalled = Arc::clone(&stall);
         tokio::spawn(async move {
-            let ((reader, writer), _) = listener.accept().await.unwrap();
-            let mut near = join(reader, writer);
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(near.read_u8().await.unwrap());
+            while let Ok((near, _)) = listener.accept().await {
+                tokio::spawn(pass_on(near, Arc::clone(&net), Arc::clone(&stalled)));
             }
-            let server = net.addresses().unwrap()[0];
-            let (reader, writer) = net.connect_tcp((server, 8080).into()).await.unwrap();
-            let mut far = join(reader, writer);
-            near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-            let _ended = copy_bidirectional(&mut near, &mut far).await;
         });
+        Proxy { stall }
     }
 
     fn peer_at(&self, host: &str, process: u8, bind: SocketAddr) -> Peer {
@@ -215,6 +211,38 @@ impl Lab {
     /// What a host has sent and received so far.
     pub(crate) fn traffic(&self, host: &str) -> Traffic {
         self.world.with_world(|world| world.net().traffic(world.host(host)))
+    }
+}
+
+/// An HTTP proxy before the server.
+pub(crate) struct Proxy {
+    stall: Arc<Notify>,
+}
+
+impl Proxy {
+    /// The connections that it has now are dead to the server, while who came through it is not told.
+    pub(crate) fn fall_silent(&self) {
+        self.stall.notify_waiters();
+    }
+}
+
+async fn pass_on((reader, writer): Stream, net: Arc<SimNet>, stall: Arc<Notify>) {
+    let mut near = join(reader, writer);
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(near.read_u8().await.unwrap());
+    }
+    let server = net.addresses().unwrap()[0];
+    let (reader, writer) = net.connect_tcp((server, 8080).into()).await.unwrap();
+    let mut far = join(reader, writer);
+    near.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    tokio::select! {
+        biased;
+        () = stall.notified() => {
+            drop(far);
+            std::future::pending().await
+        }
+        _ended = copy_bidirectional(&mut near, &mut far) => {}
     }
 }
 

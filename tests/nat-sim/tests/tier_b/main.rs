@@ -6,6 +6,7 @@
 
 mod faults;
 mod gateway;
+mod goodbyes;
 mod lab;
 mod life;
 mod pairs;

@@ -17,7 +17,7 @@ const HARD: Kind = Kind::SYMMETRIC_RANDOM;
 const BLOCKED: Kind = Kind::UdpBlocked;
 
 /// A sharer at `b` that is registered and waits at the relay.
-async fn sharer(lab: &Lab) -> Peer {
+pub(crate) async fn sharer(lab: &Lab) -> Peer {
     let b = lab.relayed_peer("b", PathPolicy::Auto);
     service::start(&b.net());
     b.share().await.unwrap();
@@ -27,7 +27,7 @@ async fn sharer(lab: &Lab) -> Peer {
 }
 
 /// What its paths were, one after the other. That one stays is said too, and changes nothing.
-fn kinds(peer: &Peer) -> Vec<PathKind> {
+pub(crate) fn kinds(peer: &Peer) -> Vec<PathKind> {
     let mut kinds: Vec<PathKind> = peer.paths().into_iter().map(|(_, report)| report.kind).collect();
     kinds.dedup();
     kinds
@@ -179,7 +179,7 @@ fn whoever_reaches_its_relay_late_says_so_and_is_found_there() {
             sleep(SEC).await;
             let connection = a.connect(&lab.ticket()).await.unwrap();
             Visitor::fetch(&connection, 1_000_000).await;
-            lab.proxy();
+            let _proxy = lab.proxy();
             // The longest wait between two attempts, and a little.
             sleep(35 * SEC).await;
             assert_eq!((kinds(&a), kinds(&b)), (vec![PathKind::Direct], vec![PathKind::Direct]), "{late}");
