@@ -82,8 +82,10 @@ pub fn tell(seed: u64, story: bool) -> (Report, String) {
     (report, world.story())
 }
 
-/// How long after a first path there is more to do than to keep it: confirmations, and a probe of its lifetime.
-const SETTLING: Duration = Duration::from_secs(180);
+/// How long after a path's change there is more to do than to keep it: confirmations, and probes of its lifetime. A probe
+/// rests four minutes in all, and what comes of it through a NAT that has forgotten the flow comes from a new address,
+/// which is probed as well.
+const SETTLING: Duration = Duration::from_secs(600);
 
 fn sides(world: &World<Actor>) -> [&PeerNode; 2] {
     ["a", "b"].map(|name| world.node(name).peer())
