@@ -89,11 +89,14 @@ impl Visit {
     /// Of a request that `peer` sent, through TLS or not. Only what a trusted proxy says is believed, and it alone: a
     /// visitor may have written whatever stands before that in the chain.
     pub fn new(peer: IpAddr, tls: bool, request: &RequestHead, trusted: &[Cidr]) -> Self {
-        let claimed: Vec<&str> =
-            request.fields.all("x-forwarded-for").flat_map(|field| field.list()).collect();
+        let is_proxy = trusts(trusted, peer);
+        let claimed: Vec<&str> = match is_proxy {
+            true => request.fields.all("x-forwarded-for").flat_map(|field| field.list()).collect(),
+            false => Vec::new(),
+        };
         let mut chain = chain(peer, &claimed, trusted);
         let mut scheme = if tls { "https" } else { "http" };
-        if trusts(trusted, peer) {
+        if is_proxy {
             match request.fields.first("x-forwarded-proto") {
                 Some(proto) if proto.eq_ignore_ascii_case("https") => scheme = "https",
                 Some(proto) if proto.eq_ignore_ascii_case("http") => scheme = "http",

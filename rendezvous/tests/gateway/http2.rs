@@ -186,6 +186,42 @@ async fn a_whole_upload_is_the_same_at_the_other_end() {
     assert_eq!(text(answer.body_mut()).await, format!("3000000 {sum}"));
 }
 
+/// Reads what it is sent, but for what goes to `/dead`.
+async fn reads_all_but_the_dead(mut stream: TcpStream) {
+    let asked = head(&mut stream).await;
+    if asked.starts_with("POST /dead") {
+        return std::future::pending().await;
+    }
+    let mut body = vec![0; 1 << 20];
+    stream.read_exact(&mut body).await.unwrap();
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole").await.unwrap();
+}
+
+#[tokio::test]
+async fn uploads_that_nobody_reads_leave_the_others_of_their_connection_their_room() {
+    let (secured, _tunnel) = serve(|_| (), reads_all_but_the_dead).await;
+    let mut visitor = visitor(&secured).await;
+    let piece = Bytes::from(vec![7; 1 << 20]);
+    let mut dead = Vec::new();
+    for _ in 0..6 {
+        poll_fn(|cx| visitor.send.poll_ready(cx)).await.unwrap();
+        let (answer, mut upload) = visitor.send.send_request(request("POST", "/dead"), false).unwrap();
+        // More than the sockets on the way hold.
+        (0..16).for_each(|_| upload.send_data(piece.clone(), false).unwrap());
+        dead.push((answer, upload));
+    }
+    // So many that the dead ones have long been given all that they get.
+    for _ in 0..60 {
+        let asked = Request::builder().method("POST").uri(format!("https://{HOST}/"));
+        let asked = asked.header("content-length", 1 << 20).body(()).unwrap();
+        poll_fn(|cx| visitor.send.poll_ready(cx)).await.unwrap();
+        let (answer, mut upload) = visitor.send.send_request(asked, false).unwrap();
+        upload.send_data(piece.clone(), true).unwrap();
+        let mut answer = soon(answer).await.unwrap();
+        assert_eq!(text(answer.body_mut()).await, "whole");
+    }
+}
+
 #[tokio::test]
 async fn a_request_that_is_given_up_is_given_up_at_the_local_server() {
     static ASKED: AtomicUsize = AtomicUsize::new(0);

@@ -29,9 +29,10 @@ use stream::{Ended, Visit};
 /// Streams of one connection at once.
 const STREAMS: u32 = 128;
 
-/// Bytes of bodies that a visitor may send ahead: of a stream, of a connection.
+/// Bytes of bodies that a visitor may send ahead: of a stream, of a connection. Thirty uploads that a local server does not
+/// read leave the others of their connection their room, until the slow ones' limit ends them.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const WINDOW: u32 = 1024 * 1024;
+const WINDOW: u32 = 32 * STREAM_WINDOW;
 
 /// Bytes of an answer that wait for a visitor to make room, of a stream.
 const SEND_BUFFER: usize = 64 * 1024;
