@@ -176,17 +176,12 @@ impl Kind {
     /// The same with a carrier's NAT of the same behaviour above it. Only a home with a NAT has that.
     #[must_use]
     pub const fn behind_carrier(self) -> Self {
-        match self {
-            Self::Home(edge) if !matches!(edge.behaviour, Behaviour::Open) => Self::Cgnat(edge),
-            Self::Home(_)
-            | Self::Cgnat(_)
-            | Self::UdpBlocked
-            | Self::Ipv6Firewall
-            | Self::SameLan
-            | Self::SameNat
-            | Self::SameNatHairpin
-            | Self::SymmetricBlock
-            | Self::Mapped => self,
+        if let Self::Home(edge) = self
+            && !matches!(edge.behaviour, Behaviour::Open)
+        {
+            Self::Cgnat(edge)
+        } else {
+            self
         }
     }
 

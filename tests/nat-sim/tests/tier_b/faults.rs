@@ -7,7 +7,7 @@ use proto::dial::DialFailure;
 use relay::outbound::Outbound;
 use tokio::time::{sleep, timeout};
 
-use crate::lab::{MS, SEC, pair, registered, run};
+use crate::lab::{Lab, MS, SEC, pair, registered, run};
 use crate::service::Visitor;
 
 const HOME: Kind = Kind::PORT_RESTRICTED;
@@ -44,15 +44,7 @@ fn a_server_that_crashes_and_comes_back_is_found_again_by_the_next_ping() {
     run(&pair(1, HOME, HOME), 1, async |lab| {
         let server = lab.server();
         let (_a, b) = lab.both().await;
-        let mut events = b.endpoint.events();
-        lab.world.crash("s");
-        drop(server);
-        sleep(5 * SEC).await;
-        let _server = lab.server();
-        let back = lab.world.elapsed();
-        registered(&mut events).await;
-        let took = lab.world.elapsed() - back;
-        println!("registered again after {took:?}");
+        let took = lab.restart(server, &b, Lab::server).await;
         assert!(took <= 15 * SEC + SEC, "{took:?}");
     });
 }

@@ -23,7 +23,7 @@ use relay::net::{Net as _, Stream};
 use rendezvous::{Relaying, Server, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional, join};
 use tokio::sync::Notify;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::service;
 
@@ -97,6 +97,25 @@ impl Lab {
     pub(crate) fn server_with_relay(&self) -> Server {
         self.relayed.set(true);
         self.server_with(Relaying::Embedded(Box::default()))
+    }
+
+    /// Kills a server and starts one again 5 s later: how long it takes from then on until the peer is registered there.
+    pub(crate) async fn restart(
+        &self,
+        server: Server,
+        peer: &Peer,
+        start: impl FnOnce(&Self) -> Server,
+    ) -> Duration {
+        let mut events = peer.endpoint.events();
+        self.world.crash("s");
+        drop(server);
+        sleep(5 * SEC).await;
+        let _server = start(self);
+        let back = self.world.elapsed();
+        registered(&mut events).await;
+        let took = self.world.elapsed() - back;
+        println!("registered again after {took:?}");
+        took
     }
 
     fn server_with(&self, relay: Relaying) -> Server {

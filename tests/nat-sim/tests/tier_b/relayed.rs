@@ -9,7 +9,7 @@ use peer::{Error, PathPolicy};
 use proto::path::PathKind;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, registered, run};
+use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, run};
 use crate::service::{self, Visitor, stalls};
 
 const HOME: Kind = Kind::PORT_RESTRICTED;
@@ -198,14 +198,7 @@ fn a_server_that_was_killed_is_missed_at_once_and_found_within_three_seconds() {
     run(&pair(1, HOME, HOME), 1, async |lab| {
         let server = lab.server_with_relay();
         let b = sharer(&lab).await;
-        let mut events = b.endpoint.events();
-        lab.world.crash("s");
-        drop(server);
-        sleep(5 * SEC).await;
-        let _server = lab.server_with_relay();
-        let back = lab.world.elapsed();
-        registered(&mut events).await;
-        let took = lab.world.elapsed() - back;
+        let took = lab.restart(server, &b, Lab::server_with_relay).await;
         assert!(took <= 3 * SEC, "{took:?}");
     });
 }
