@@ -18,7 +18,7 @@ const children = [];
 function origin(request, response) {
   if (request.url === '/echo') {
     const parts = [];
-    // Whole before a word of the answer: both at once come to a standstill in nginx 1.22.
+    // Whole before a word of the answer: once that has begun, nginx sends no more of the body, whoever is behind it.
     return request.on('data', (part) => parts.push(part)).on('end', () => response.end(Buffer.concat(parts)));
   }
   if (request.url === '/events') {
