@@ -3,13 +3,11 @@
 
 import argparse
 import asyncio
-import json
 import multiprocessing
 import signal
-import subprocess
 import time
 
-from gateway_stand import Stand, interleaved, load, median, ratio
+from gateway_stand import Stand, at_rate, interleaved, load, print_quantiles
 
 # How often a slow one says one byte more.
 DRIP = 1.0
@@ -74,15 +72,10 @@ def main():
     options.add_argument("--slow", type=int, default=2000, help="slow connections")
     options.add_argument("--rate", type=int, default=500, help="the good one's requests a second")
     args = options.parse_args()
-    program = load()
+    load()
 
     def good(side):
-        words = [program, f"127.0.0.1:{side.port}", side.host, 10, args.rate, args.seconds]
-        said = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout
-        figures = json.loads(said)
-        if figures["failed"]:
-            raise SystemExit(f"the good one: {said}")
-        return figures
+        return at_rate(side, 10, args.rate, args.seconds)
 
     def measure(name, side):
         if name == "alone":
@@ -104,12 +97,7 @@ def main():
         side = stand.culvert(stand.page())
         good(side)
         figures = interleaved(args.rounds, {"alone": side, "beside": side}, measure)
-    for name, rounds in figures.items():
-        quantiles = [f"{which} {median([each[which] for each in rounds], 2)} ms" for which in ("p50", "p99", "max")]
-        print(f"{name:8} {', '.join(quantiles)}")
-    for which in ("p50", "p99"):
-        of = {name: [each[which] for each in rounds] for name, rounds in figures.items()}
-        print(f"beside {args.slow} slow ones : alone, {which} {ratio(of['beside'], of['alone']):.2f}")
+    print_quantiles(figures, "beside", "alone")
 
 
 main()

@@ -211,6 +211,26 @@ def load():
     return program
 
 
+def at_rate(side, connections, rate, seconds):
+    """What `load` says of so many requests a second over so many connections, of which none failed."""
+    words = [load(), f"127.0.0.1:{side.port}", side.host, connections, rate, seconds]
+    said = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout
+    figures = json.loads(said)
+    if figures["failed"]:
+        raise SystemExit(f"{side.host}: {said}")
+    return figures
+
+
+def print_quantiles(figures, ours, theirs):
+    """Of what `at_rate` said in each round: each side's quantiles, and ours by theirs."""
+    for name, rounds in figures.items():
+        quantiles = [f"{which} {median([each[which] for each in rounds], 2)} ms" for which in ("p50", "p99", "max")]
+        print(f"{name:8} {median([each['rate'] for each in rounds])} requests/s: {', '.join(quantiles)}")
+    for which in ("p50", "p99"):
+        of = {name: [each[which] for each in rounds] for name, rounds in figures.items()}
+        print(f"{ours} : {theirs}, {which} {ratio(of[ours], of[theirs]):.2f}")
+
+
 def interleaved(rounds, sides, measure):
     """What `measure` says of each side in each round, the sides taking turns."""
     figures = {name: [] for name in sides}

@@ -50,6 +50,16 @@ await_line() {
     "$NETNS_PYTHON" "$NETNS_SCRIPTS/events.py" "$NETNS_WORK/$name" "${PROGRAMS[$name]}" "$seconds" line "$@"
 }
 
+# serve_gateway BIN [OPTION…]: the rendezvous in that directory, with a gateway on loopback. The port of its HTTP side is
+# SERVER_PORT.
+serve_gateway() {
+    local bin=$1 http
+    shift
+    spawn rendezvous - "$bin/rendezvous" --json --udp 127.0.0.1:0 --http 127.0.0.1:0 --admin 127.0.0.1:0 \
+        --tunnel-ports 0-0 "$@"
+    http=$(await_event rendezvous 10 listening --print http) && SERVER_PORT=${http##*:}
+}
+
 # last_path NAME KIND: the path that was reported last is of that kind, or will be within 6 s.
 last_path() {
     local deadline=$((SECONDS + 6))

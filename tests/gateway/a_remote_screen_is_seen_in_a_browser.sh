@@ -18,10 +18,7 @@ NETNS_WORK=$(mktemp -d)
 trap 'stop_programs; rm -rf "$NETNS_WORK"' EXIT
 
 BIN=${CULVERT_BIN:-$ROOT/target/release}
-spawn rendezvous - "$BIN/rendezvous" --json --udp 127.0.0.1:0 --http 127.0.0.1:0 --admin 127.0.0.1:0 \
-    --tunnel-ports 0-0
-server=$(await_event rendezvous 10 listening --print http) || claim "$NAME" false
-port=${server##*:}
+serve_gateway "$BIN" || claim "$NAME" false
 
 spawn screen - Xtigervnc -displayfd 1 -geometry 640x480 -depth 24 -SecurityTypes None -rfbunixpath "$NETNS_WORK/vnc"
 display=$(await_line screen 20 '^[0-9]+$') || claim "$NAME" false
@@ -32,7 +29,7 @@ until (exec 3<>"/dev/tcp/127.0.0.1/$web") 2>/dev/null; do
     kill -0 "${PROGRAMS[websockify]}" || claim "$NAME" false
     sleep 0.05
 done
-spawn share - "$BIN/peer" --json share "$web" --server "http://127.0.0.1:$port" --public --name screen
+spawn share - "$BIN/peer" --json share "$web" --server "http://127.0.0.1:$SERVER_PORT" --public --name screen
 url=$(await_event share 20 ready --print url) || claim "$NAME" false
 
 DISPLAY=:$display NODE_PATH=$TEST_NODE/node_modules HOME=$NETNS_WORK \

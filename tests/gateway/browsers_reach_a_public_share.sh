@@ -14,9 +14,7 @@ NETNS_WORK=$(mktemp -d)
 trap 'stop_programs; rm -rf "$NETNS_WORK"' EXIT
 
 BIN=${CULVERT_BIN:-$ROOT/target/release}
-spawn rendezvous - "$BIN/rendezvous" --json --udp 127.0.0.1:0 --http 127.0.0.1:0 --admin 127.0.0.1:0 \
-    --domain example.test --tunnel-ports 0-0
-server=$(await_event rendezvous 10 listening --print http) || claim "$NAME" false
+serve_gateway "$BIN" --domain example.test || claim "$NAME" false
 mkdir -p "$NETNS_WORK/home"
 HOME=$NETNS_WORK/home XDG_STATE_HOME=$NETNS_WORK/home/state NODE_PATH=$TEST_NODE/node_modules \
-    timeout 120 node "$ROOT/tests/gateway/share.js" "$BIN/peer" "http://127.0.0.1:${server##*:}"
+    timeout 120 node "$ROOT/tests/gateway/share.js" "$BIN/peer" "http://127.0.0.1:$SERVER_PORT"

@@ -193,13 +193,18 @@ def an_upload_to_a_slow_server_takes_no_memory():
     memory.is_flat(f"upload of {BODY // MIB} MiB in {seconds:.1f} s")
 
 
+def begin_download(path):
+    """A visitor that has the head of an answer."""
+    visitor, fields = connect("large")
+    visitor.sendall(f"GET {path} HTTP/1.1\r\n{fields}\r\n".encode())
+    assert read_head(visitor).startswith("HTTP/1.1 200 ")
+    return visitor
+
+
 def a_download_that_stops_halfway_is_all_there_and_takes_no_memory():
     origin.go_on.clear()
     memory = Memory(sharer)
-    visitor, fields = connect("large")
-    with visitor:
-        visitor.sendall(f"GET /halves HTTP/1.1\r\n{fields}\r\n".encode())
-        assert read_head(visitor).startswith("HTTP/1.1 200 ")
+    with begin_download("/halves") as visitor:
         read_some(visitor, BODY // 2)
         origin.go_on.set()
         read_some(visitor, BODY // 2)
@@ -210,13 +215,10 @@ def a_download_that_stops_halfway_is_all_there_and_takes_no_memory():
 def a_visitor_that_does_not_read_takes_no_memory():
     origin.go_on.clear()
     memory = Memory(sharer)
-    visitor, fields = connect("large")
-    with visitor:
-        visitor.sendall(f"GET /pour HTTP/1.1\r\n{fields}\r\n".encode())
+    with begin_download("/pour") as visitor:
         assert origin.go_on.wait(LIMIT), "the local server was never held up"
         poured = origin.poured
         assert poured < BODY, "nobody held it up"
-        assert read_head(visitor).startswith("HTTP/1.1 200 ")
         read_some(visitor, BODY)
     memory.is_flat(f"visitor that stopped reading after {poured // 1024} KiB")
 

@@ -10,8 +10,6 @@ NETNS_WORK=$(mktemp -d)
 trap 'stop_programs; rm -rf "$NETNS_WORK"' EXIT
 
 BIN=${CULVERT_BIN:-$ROOT/target/release}
-spawn rendezvous - "$BIN/rendezvous" --json --udp 127.0.0.1:0 --http 127.0.0.1:0 --admin 127.0.0.1:0 \
-    --domain example.test --tunnel-ports 0-0
-server=$(await_event rendezvous 10 listening --print http) || claim "$NAME" false
-"$NETNS_PYTHON" "$ROOT/tests/gateway/large_bodies.py" "$BIN/peer" "${server##*:}" "${PROGRAMS[rendezvous]}" \
+serve_gateway "$BIN" --domain example.test || claim "$NAME" false
+"$NETNS_PYTHON" "$ROOT/tests/gateway/large_bodies.py" "$BIN/peer" "$SERVER_PORT" "${PROGRAMS[rendezvous]}" \
     "$NETNS_WORK" "$(at_size 24 1024)" "$(at_size 8 4096)"

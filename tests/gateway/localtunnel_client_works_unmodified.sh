@@ -10,8 +10,6 @@ command -v node >/dev/null || unable "node is missing (Debian: nodejs)"
 NETNS_WORK=$(mktemp -d)
 trap 'stop_programs; rm -rf "$NETNS_WORK"' EXIT
 
-spawn rendezvous - "${CULVERT_BIN:-$ROOT/target/release}/rendezvous" --json --udp 127.0.0.1:0 --http 127.0.0.1:0 \
-    --admin 127.0.0.1:0 --domain example.test --tunnel-ports 0-0
-server=$(await_event rendezvous 10 listening --print http) || claim "$NAME" false
-NODE_PATH=$TEST_NODE/node_modules timeout 120 node "$ROOT/tests/gateway/localtunnel.js" "${server##*:}" \
+serve_gateway "${CULVERT_BIN:-$ROOT/target/release}" --domain example.test || claim "$NAME" false
+NODE_PATH=$TEST_NODE/node_modules timeout 120 node "$ROOT/tests/gateway/localtunnel.js" "$SERVER_PORT" \
     "$TEST_NODE/node_modules/.bin/lt"
