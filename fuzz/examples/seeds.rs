@@ -53,6 +53,7 @@ fn main() {
     }
     relay_frames();
     http_heads();
+    http2_heads();
     machines();
     texts();
 }
@@ -94,6 +95,27 @@ fn http_heads() {
         ("chunks", "5;a=\"b\"\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n".to_owned()),
     ] {
         seed("http_head", name, text.as_bytes());
+    }
+}
+
+fn http2_heads() {
+    const ALL: u8 = 7;
+    const WITH_BODY: u8 = 6;
+    let (https, host) = ("https", "nas.example.test:81");
+    for (name, flags, parts) in [
+        ("get", ALL, &["GET", "/a?b", https, host, "accept", "*/*", "cookie", "a=b", "cookie", "c=d"][..]),
+        ("upload", WITH_BODY, &["POST", "/", https, host, "content-type", "text/plain"]),
+        ("length", WITH_BODY, &["PUT", "/", https, host, "content-length", "5", "te", "trailers"]),
+        ("lengths", WITH_BODY, &["PUT", "/", https, host, "content-length", "5", "content-length", "6"]),
+        ("host_alone", 1, &["GET", "/", "host", host]),
+        ("two_hosts", ALL, &["GET", "/", https, host, "host", "nas.EXAMPLE.test"]),
+        ("smuggle", ALL, &["GET", "/", https, host, "x", "a\r\nTransfer-Encoding: chunked"]),
+        ("disguise", ALL, &["GET", "/", https, host, "content_length", "5", "transfer-encoding", "chunked"]),
+        ("upgrade", ALL, &["GET", "/", https, host, "connection", "upgrade", "upgrade", "websocket"]),
+        ("asterisk", ALL, &["OPTIONS", "*", https, host]),
+    ] {
+        let parts = parts.iter().flat_map(|part| [&[part.len() as u8][..], part.as_bytes()].concat());
+        seed("http2_head", name, &std::iter::once(flags).chain(parts).collect::<Vec<u8>>());
     }
 }
 

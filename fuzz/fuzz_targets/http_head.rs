@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| culvert_fuzz::decoders::http_head(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| culvert_fuzz::http::http_head(data));

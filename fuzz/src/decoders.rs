@@ -14,12 +14,6 @@ use proto::proof::{Exchange, TicketSecret};
 use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats, Reply};
 use proto::stun::{self, BindingRequest, Preview, Role};
 use proto::ticket::{PREFIX, Ticket};
-use proto::tunnel::chunk::{ChunkReader, Piece};
-use proto::tunnel::forward::{Rewrite, request_head, response_head};
-use proto::tunnel::head::{MAX_HEAD, Scan, Version};
-use proto::tunnel::proxy::Visit;
-use proto::tunnel::request::RequestHead;
-use proto::tunnel::response::ResponseHead;
 use proto::wire::gateway::{FromGateway, ToGateway, Visitor};
 use proto::wire::peer::{Hello, Open, Welcome};
 use proto::wire::relay::{self, Address, BadFrame, Frame};
@@ -37,7 +31,6 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("from_server", from_server),
     ("between_peers", between_peers),
     ("visitors", visitors),
-    ("http_head", http_head),
     ("signals", signals),
     ("relay_frames", relay_frames),
     ("stun", stun),
@@ -101,46 +94,6 @@ pub fn visitors(data: &[u8]) {
     stream::<ToGateway>(data);
     stream::<FromGateway>(data);
     stream::<Visitor>(data);
-}
-
-/// A visitor's request, a local server's answer, and a chunked body. What is forwarded of a request is read
-/// again as the same request.
-pub fn http_head(data: &[u8]) {
-    let mut scan = Scan::default();
-    if let Ok(Some(end)) = scan.find_end(data) {
-        assert!(data[..end].ends_with(b"\r\n\r\n") && end <= MAX_HEAD);
-        if let Ok(request) = RequestHead::parse(&data[..end]) {
-            forwards_faithfully(&request);
-        }
-        if let Ok(response) = ResponseHead::parse(&data[..end], "GET") {
-            let (head, ..) = response_head(&response, Version::Current, true, "example.test");
-            let again = ResponseHead::parse(&head, "GET").expect("what we write is an answer");
-            assert_eq!(again.status, response.status);
-        }
-    }
-    let mut reader = ChunkReader::default();
-    let mut at = 0;
-    while let Ok((framing, piece)) = reader.read(&data[at..]) {
-        at += framing;
-        match piece {
-            Piece::Data(length) => at += length,
-            Piece::More | Piece::End(_) => break,
-        }
-    }
-    assert!(at <= data.len());
-}
-
-fn forwards_faithfully(request: &RequestHead) {
-    let visit = Visit::new([192, 0, 2, 1].into(), false, request, &[]);
-    let head = request_head(request, &visit, &Rewrite::default());
-    let mut scan = Scan::default();
-    assert_eq!(scan.find_end(&head), Ok(Some(head.len())), "the head is one head");
-    let again = RequestHead::parse(&head).expect("what we write is a request");
-    assert_eq!((&again.method, &again.target), (&request.method, &request.target));
-    assert_eq!((again.authority.as_str(), again.body), (request.authority.as_str(), request.body));
-    assert_eq!(again.upgrade, request.upgrade);
-    let from: Vec<_> = again.fields.all("x-forwarded-for").map(|field| field.text().to_owned()).collect();
-    assert_eq!(from, ["192.0.2.1"]);
 }
 
 fn stream<T: Serialize + DeserializeOwned + Bounded + PartialEq + Debug>(data: &[u8]) {

@@ -4,5 +4,6 @@
 pub mod client;
 pub mod decoders;
 pub mod floor;
+pub mod http;
 pub mod machines;
 pub mod paths;

@@ -9,6 +9,9 @@
 #[path = "../../fuzz/src/decoders.rs"]
 #[allow(unreachable_pub, reason = "shared with the fuzzers")]
 mod decoders;
+#[path = "../../fuzz/src/http.rs"]
+#[allow(unreachable_pub, reason = "shared with the fuzzers")]
+mod http;
 #[path = "../../fuzz/src/machines.rs"]
 #[allow(unreachable_pub, reason = "shared with the fuzzers")]
 mod machines;
@@ -21,6 +24,11 @@ mod replay;
 #[test]
 fn no_decoder_breaks_a_promise_on_its_corpus() {
     replay::all(env!("CARGO_MANIFEST_DIR"), decoders::TARGETS);
+}
+
+#[test]
+fn no_head_breaks_a_promise_on_its_corpus() {
+    replay::all(env!("CARGO_MANIFEST_DIR"), http::TARGETS);
 }
 
 #[test]
