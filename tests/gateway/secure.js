@@ -7,6 +7,7 @@ const fs = require('fs');
 const http = require('http');
 const http2 = require('http2');
 const https = require('https');
+const path = require('path');
 const { spawn } = require('child_process');
 const WebSocket = require('ws');
 const zlib = require('zlib');
@@ -139,6 +140,20 @@ const everywhere = {
     assert.strictEqual((await get('/nothing', {})).status, 404);
     agent.destroy();
   },
+  async a_sharer_that_was_killed_has_its_name_back_at_once({ urls, app }) {
+    const client = session('app');
+    assert.strictEqual((await over2(client, '/')).status, 200);
+    // Without a goodbye: the server holds its connection for another 20 s.
+    app.child.kill('SIGKILL');
+    await new Promise((resolve) => app.child.once('exit', resolve));
+    const since = Date.now();
+    assert.strictEqual(await share('app', app.target).url, urls[0]);
+    // By the session that there was, too.
+    const answers = await Promise.all([over2(client, '/'), ask(options('app', '/'))]);
+    assert.deepStrictEqual(answers.map(({ status }) => status), [200, 200]);
+    assert(Date.now() - since < 10000, `${Date.now() - since} ms`);
+    client.close();
+  },
 };
 
 const only = {
@@ -160,10 +175,13 @@ const only = {
 };
 
 function share(name, target) {
-  const args = ['share', String(target), '--server', `https://localhost:${port}`, '--public', '--name', name, '--ephemeral', '--json'];
-  const child = spawn(peer, args, { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, SSL_CERT_FILE: certificate } });
+  const args = ['share', String(target), '--server', `https://localhost:${port}`, '--public', '--name', name, '--json'];
+  // An identity of its own, the same each time.
+  const home = path.join(path.dirname(certificate), `${front}-${name}`);
+  const env = { ...process.env, XDG_STATE_HOME: home, SSL_CERT_FILE: certificate };
+  const child = spawn(peer, args, { stdio: ['ignore', 'pipe', 'inherit'], env });
   children.push(child);
-  return new Promise((resolve, reject) => {
+  const url = new Promise((resolve, reject) => {
     child.on('exit', () => reject(new Error('peer share ended')));
     let said = '';
     child.stdout.on('data', (data) => {
@@ -172,17 +190,19 @@ function share(name, target) {
       if (ready) resolve(ready.url);
     });
   });
+  return { child, target, url };
 }
 
 async function main() {
   const local = http.createServer(origin);
   new WebSocket.WebSocketServer({ server: local }).on('connection', (ws) => ws.on('message', (data) => ws.send(data)));
   await new Promise((resolve) => local.listen(0, '127.0.0.1', resolve));
-  const urls = await Promise.all([share('app', local.address().port), share('files', filesPort)]);
+  const app = share('app', local.address().port);
+  const urls = await Promise.all([app.url, share('files', filesPort).url]);
   let failed = 0;
   for (const [name, claim] of Object.entries({ ...everywhere, ...only[front] })) {
     try {
-      await Promise.race([claim({ urls }), new Promise((_, reject) => setTimeout(reject, 30000, new Error('late')).unref())]);
+      await Promise.race([claim({ urls, app }), new Promise((_, reject) => setTimeout(reject, 30000, new Error('late')).unref())]);
       console.log(`ok ${name}`);
     } catch (error) {
       failed += 1;

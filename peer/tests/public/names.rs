@@ -1,5 +1,7 @@
 //! Whose a name is.
 
+use std::time::{Duration, Instant};
+
 use crate::support::{Home, Rendezvous};
 use crate::web::{ask, ask_until, mirror, ready, share};
 
@@ -82,4 +84,20 @@ async fn an_identity_has_five_names_and_is_told_which() {
     assert!(over.stderr.contains("five, four, one, three, two"), "{}", over.stderr);
     let reserved = share(&home, &server, &origin.target(), &["--name", "relay"]).ended().await;
     assert!(reserved.stderr.contains("nobody can have"), "{}", reserved.stderr);
+}
+
+#[tokio::test]
+async fn a_sharer_that_was_killed_has_its_name_back_at_once() {
+    let (server, origin, home) = (Rendezvous::start(), mirror().await, Home::new());
+    let mut first = share(&home, &server, &origin.target(), &["--name", "nas"]);
+    let url = ready(&mut first).await["url"].clone();
+    assert!(ask(server.http(), "nas", "GET /").await.starts_with("HTTP/1.1 200 "));
+    // Without a goodbye: the server holds the first one's connection for another 20 s.
+    first.kill().await;
+    let since = Instant::now();
+    let mut again = share(&home, &server, &origin.target(), &["--name", "nas"]);
+    assert_eq!(ready(&mut again).await["url"], url);
+    let answer = ask(server.http(), "nas", "GET /").await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
