@@ -250,6 +250,20 @@ fn an_exchange_that_follows_one_in_vain_is_followed_by_the_next_one_later() {
 }
 
 #[test]
+fn an_address_that_is_named_late_does_not_put_the_next_attempt_off_for_long() {
+    let mut wire = Wire::new(40);
+    wire.deaf = true;
+    wire.introduce();
+    wire.run_for(900);
+    let (now, late) = (wire.now, "192.0.2.77:7".parse().unwrap());
+    wire.sides[0].agent.add_candidate(Candidate::new(CandidateKind::Reflexive, late), now);
+    wire.run_for(690);
+    assert_eq!(wire.sides[0].fresh_links, 0, "it has its time");
+    wire.run_for(20);
+    assert_eq!(wire.sides[0].fresh_links, 1);
+}
+
+#[test]
 fn an_attempt_that_failed_asks_for_another_port() {
     let mut wire = Wire::new(40);
     wire.deaf = true;

@@ -30,7 +30,11 @@ impl PathAgent {
         }
         pair.begin(&self.config, opening, now);
         self.pairs.entry(path).or_insert(pair);
-        self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
+        let least = match self.attempt_ends {
+            Some(ends) => ends.max(now + self.config.latecomer),
+            None => now + self.config.attempt_length(self.failed),
+        };
+        self.attempt_ends = Some(least);
         self.retry_at = None;
     }
 

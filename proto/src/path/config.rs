@@ -42,6 +42,8 @@ pub struct PathConfig {
     pub dead_after: Duration,
     /// How long each of the attempts may take that follow each other at once, every one with a new port.
     pub attempts: [Duration; 4],
+    /// How long an attempt goes on at the least after a pair has come to it.
+    pub latecomer: Duration,
     /// Waits before any further attempt: longer than a NAT keeps a flow that a bad start has spoilt.
     pub retry: [Duration; 3],
     /// Addresses that the remote may name at a time.
@@ -72,6 +74,7 @@ impl Default for PathConfig {
             busy: Duration::from_secs(1),
             dead_after: Duration::from_secs(3),
             attempts: [1, 2, 3, 3].map(Duration::from_secs),
+            latecomer: Duration::from_millis(700),
             retry: [30, 60, 120].map(Duration::from_secs),
             max_claimed: crate::candidate::MAX_CANDIDATES,
             max_learned: 8,
