@@ -10,6 +10,7 @@ mod bound;
 pub mod cli;
 pub mod config;
 mod front;
+mod in_turn;
 pub mod program;
 mod server;
 mod sessions;

@@ -12,7 +12,7 @@ use proto::wire::gateway;
 use proto::wire::relay::PATH as RELAY;
 use proto::wire::session::{self, MAX_HINTS, close};
 use proto::wire::signal::RelayHint;
-use quinn::{Endpoint, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, TransportConfig, VarInt};
 use relay::gateway::{Entrance, Gateway, GatewayConfig, NameUrls};
 use relay::http::{Handed, HttpLimits, HttpServer, Pages};
 use relay::https::HttpsDoor;
@@ -30,6 +30,7 @@ use crate::admin::Admin;
 use crate::bound::Bound;
 use crate::config::{Limits, Relaying, ServerConfig};
 use crate::front::Front;
+use crate::in_turn::InTurn;
 use crate::sessions::Sessions;
 use crate::socket::{Desk, ServerSocket, serve_alternate};
 use crate::stats::{Counters, Stats};
@@ -330,7 +331,7 @@ fn endpoint(
         quic::endpoint_config(&reset_key, seed),
         Some(config),
         Arc::new(socket),
-        Arc::new(TokioRuntime),
+        Arc::new(InTurn),
     )
 }
 

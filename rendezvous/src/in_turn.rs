@@ -1,0 +1,87 @@
+//! When quinn's tasks have their turn.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
+
+/// tokio as quinn's runtime, but for the turn of a connection's task: that comes after those of all tasks that are
+/// ready when it is woken.
+///
+/// A task that writes to a stream wakes its connection's, and tokio runs what a task wakes right behind that
+/// task. So of many streams that have something to say each would have a packet, and a system call, for itself.
+#[derive(Debug)]
+pub(crate) struct InTurn;
+
+impl Runtime for InTurn {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        TokioRuntime.new_timer(at)
+    }
+
+    fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        TokioRuntime.spawn(Box::pin(LastInLine { future, waits: false }));
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        TokioRuntime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> Instant {
+        TokioRuntime.now()
+    }
+}
+
+/// A task that goes to the end of the line each time that it is woken.
+struct LastInLine {
+    future: Pin<Box<dyn Future<Output = ()> + Send>>,
+    waits: bool,
+}
+
+impl Future for LastInLine {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.waits = !self.waits;
+        if self.waits {
+            // What wakes itself goes to the end of its worker's queue.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.future.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_ready_tasks_say_is_there_when_the_turn_comes() {
+        let (said, mut hears) = mpsc::unbounded_channel();
+        let (told, mut together) = mpsc::unbounded_channel();
+        InTurn.spawn(Box::pin(async move {
+            while hears.recv().await.is_some() {
+                let more = std::iter::from_fn(|| hears.try_recv().ok()).count();
+                told.send(1 + more).unwrap();
+            }
+        }));
+        // It is idle, and not about to have its first turn.
+        said.send(()).unwrap();
+        assert_eq!(together.recv().await, Some(1));
+        // Within the one worker, so that all are ready before the first has its turn.
+        tokio::spawn(async move {
+            for _ in 0..8 {
+                let said = said.clone();
+                tokio::spawn(async move { said.send(()).unwrap() });
+            }
+        });
+        assert_eq!(together.recv().await, Some(8));
+    }
+}
