@@ -34,7 +34,7 @@ WIRE_KINDS=(
 # all_nat_kinds: the kernel's, then the wire's.
 all_nat_kinds() {
     printf '%s\n' "${NAT_KINDS[@]}" "${ONE_HOME_KINDS[@]}" ipv6-firewall
-    printf 'wire:%s\n' "${NAT_KINDS[@]}" "${WIRE_KINDS[@]}" same-nat same-nat+hairpin
+    printf 'wire:%s\n' "${NAT_KINDS[@]}" "${WIRE_KINDS[@]}" symmetric-block same-nat same-nat+hairpin
 }
 
 # nat_kinds: those of them of which natcheck can say what they are: IPv4, and one home behind one router.
