@@ -136,12 +136,17 @@ async fn what_is_no_request_gets_no_answer_and_many_who_ask_are_bounded() {
     }
     // Eight may be silent at a time, and the others are hung up on at once.
     let mut silent = JoinSet::new();
-    for _ in 0..50 {
+    for number in 0..50 {
         let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
-        silent.spawn(async move { stream.read(&mut [0]).await });
+        silent.spawn(async move {
+            let _hung_up = stream.read(&mut [0]).await;
+            number
+        });
     }
     for _ in 0..42 {
-        soon("all but eight are turned away", silent.join_next()).await;
+        let turned_away = soon("all but eight are turned away", silent.join_next()).await;
+        let number = turned_away.unwrap().unwrap();
+        assert!(number >= 8, "number {number} is one of the eight that are waited for");
     }
     silent.shutdown().await;
     until("it answers again", || {
