@@ -208,12 +208,12 @@ target_directory() {
 program_steps() {
     local script
     # The smoke size takes the programs that the Rust tests have built: optimising all of it once more would take longer
-    # than what is tested with it.
+    # than what is tested with it. `--tests` has cargo choose the features as it did for those, so that nothing is rebuilt.
     if [[ $TEST_SIZE == full ]]; then
         step count_step "release build" cargo build --release --workspace --bins --locked
         CULVERT_BIN=$(target_directory)/release
     else
-        step count_step "build" cargo build --workspace --bins --locked
+        step count_step "build" cargo build --workspace --bins --tests --locked
         CULVERT_BIN=$(target_directory)/debug
     fi
     export CULVERT_BIN
