@@ -333,14 +333,15 @@ impl PathAgent {
                 self.ask_for_exchange(now);
             }
         }
-        self.run_schedule(now);
-        self.watch_primary(now);
+        // First, so that an attempt that is over sends nothing more.
         if self.attempt_ends.is_some_and(|at| at <= now) {
             self.attempt_ends = None;
             if !self.is_satisfied() {
                 self.end_attempt(now);
             }
         }
+        self.run_schedule(now);
+        self.watch_primary(now);
     }
 
     /// When [`Self::handle_timeout`] wants to be called.

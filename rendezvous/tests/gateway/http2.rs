@@ -301,6 +301,11 @@ async fn failures_and_the_servers_own_pages_are_answered_over_http_2_too() {
         assert_eq!(soon(answer).await.unwrap().status(), status, "{name}: {value}");
     }
     assert_eq!(secured.server.stats().gateway.bad_heads, 3);
+    let noted = |status: &str| {
+        let line = |line: &&str| line.contains(" http=2 ") && line.contains(&format!(" status={status} "));
+        secured.logged().lines().filter(line).count()
+    };
+    until("each of them is in the access log", || [noted("400"), noted("417")] == [2, 1]).await;
 }
 
 #[tokio::test]

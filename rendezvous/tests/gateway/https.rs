@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use relay::access_log::{AccessLog, AccessLogTo};
 use relay::gateway::GatewayLimits;
 use relay::https::{Certificate, CertificateFiles, Https};
 use rendezvous::{Bind, Limits, Server, ServerConfig};
@@ -46,12 +47,18 @@ pub(crate) fn secured(change: impl FnOnce(&mut GatewayLimits)) -> Secured {
         https: Some(Https { bind: any, certificate }),
         limits: Limits { gateway, ..Limits::default() },
         domain: "example.test".to_owned(),
+        access_log: AccessLog::open(&AccessLogTo::File(dir.path().join("access.log"))).unwrap(),
         ..loopback()
     });
     Secured { server, root, dir }
 }
 
 impl Secured {
+    /// What has been written of requests so far.
+    pub(crate) fn logged(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("access.log")).unwrap()
+    }
+
     pub(crate) fn at(&self) -> SocketAddr {
         self.server.https_addr().unwrap()
     }

@@ -176,7 +176,9 @@ impl Driver {
                 self.begin_anew(now);
             }
             Some(before) if before != observed => {
-                self.repeat_survey(now);
+                if self.ports.is_surveying() {
+                    self.begin_survey(now);
+                }
                 self.begin_anew(now);
             }
             Some(_) | None => {}

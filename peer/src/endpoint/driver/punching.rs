@@ -29,6 +29,11 @@ pub(super) struct Ports {
 }
 
 impl Ports {
+    /// Whether it is about to be known.
+    pub(super) const fn is_surveying(&self) -> bool {
+        self.survey.is_some() && self.profile.is_none()
+    }
+
     /// What is known of our NAT.
     pub(super) const fn nat(&self) -> Option<NatProfile> {
         self.profile
@@ -46,15 +51,10 @@ impl Driver {
         self.begin_survey(now);
     }
 
-    /// There may be another NAT in front of us than before.
+    /// There may be another NAT in front of us than before, or it has begun anew while it was asked.
     pub(super) fn begin_survey(&mut self, now: Instant) {
-        self.ports.profile = None;
-        self.repeat_survey(now);
-    }
-
-    /// The NAT in front of us has begun anew. What is known of it holds until this says otherwise.
-    pub(super) fn repeat_survey(&mut self, now: Instant) {
         self.close_owned(None);
+        self.ports.profile = None;
         self.ports.survey = None;
         let Some(observed) = self.observed.filter(|addr| addr.is_ipv4() && scope(*addr) == Scope::Global)
         else {

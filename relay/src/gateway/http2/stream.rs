@@ -2,6 +2,7 @@
 
 use std::future::{pending, poll_fn};
 use std::io::{self, Cursor};
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use tokio::time::Duration;
 
 use super::pipe::{Near, pipe};
+use crate::access_log::Entry;
 use crate::gateway::Gateway;
 use crate::gateway::body::{BodyError, Carry};
 use crate::gateway::inbox::Inbox;
@@ -54,16 +56,17 @@ impl Visit {
         let Self { asker, stop, request, mut respond } = self;
         let (head, body) = request.into_parts();
         let (method, blocked) = (head.method.as_str(), gateway.config.limits.blocked);
+        let asked = (asker.from.ip(), &head);
         let place = gateway.place(asker.from.ip());
         let (first, framing) = match (written(&head, body.is_end_stream()), &place) {
             (Ok(written), Ok(_)) => written,
             (Err(why), _) => {
                 gateway.counters.bad_heads.add();
                 let page = Page::failure(why.status(), None, &format!("The request is refused: {why}."), "");
-                return say(&gateway, &page, &mut respond, method, blocked).await;
+                return say(&gateway, &page, &mut respond, asked, blocked).await;
             }
             (Ok(_), Err(why)) => {
-                return say(&gateway, &gateway.no_place(*why), &mut respond, method, blocked).await;
+                return say(&gateway, &gateway.no_place(*why), &mut respond, asked, blocked).await;
             }
         };
         let (near, far) = pipe(first);
@@ -89,15 +92,21 @@ fn written(head: &Parts, ended: bool) -> Result<(Vec<u8>, Framing), BadHead> {
     Ok((head.to_http1()?, framing))
 }
 
-/// Answers with a page of our own.
+/// Answers what somebody asked, and the gateway never saw, with a page of our own.
 async fn say(
     gateway: &Gateway,
     page: &Page,
     respond: &mut SendResponse<Bytes>,
-    method: &str,
+    (client, asked): (IpAddr, &Parts),
     blocked: Duration,
 ) -> Ended {
     gateway.counters.answered(page.status);
+    let method = asked.method.as_str();
+    if let Some(log) = &gateway.config.access_log {
+        let host = asked.uri.authority().map_or("-", |authority| authority.as_str());
+        let (status, path) = (page.status, asked.uri.path().as_bytes());
+        log.note(&Entry { status, method, host, path, ..Entry::nothing(client, "2") });
+    }
     let mut bytes = Inbox::new(Box::new(Cursor::new(page.bytes(None, false))));
     answer(&mut bytes, respond, method, blocked).await
 }

@@ -27,16 +27,14 @@ impl PeerNode {
             SessionEvent::Up { observed, udp_alternate, .. } => {
                 self.handle_observed(observed);
                 self.alternates = udp_alternate;
-                self.profile = None;
                 self.start_survey(now);
             }
             SessionEvent::Observed(observed) => {
                 let before = self.observed;
                 self.handle_observed(observed);
-                if before.is_none_or(|before| before.ip() != observed.ip()) {
-                    self.profile = None;
-                }
-                if before != Some(observed) {
+                let is_elsewhere = before.is_none_or(|before| before.ip() != observed.ip());
+                let is_surveying = self.survey.is_some() && self.profile.is_none();
+                if is_elsewhere || before != Some(observed) && is_surveying {
                     self.start_survey(now);
                 }
             }

@@ -26,10 +26,11 @@ impl PeerNode {
         self.profile
     }
 
-    /// There may be another NAT in front of us than before, or it has begun anew.
+    /// There may be another NAT in front of us than before, or it has begun anew while it was asked.
     pub(super) fn start_survey(&mut self, now: Instant) {
         let Some(observed) = self.observed else { return };
         let seed = random(&mut self.rng);
+        self.profile = None;
         self.survey = Survey::new(self.server, &self.alternates, observed, seed, now);
     }
 
