@@ -1,6 +1,6 @@
 //! What `netcheck` says where there is no NAT, no UDP, no server.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -41,7 +41,7 @@ async fn netcheck_says_that_udp_is_blocked_and_how_to_mend_it() {
 #[tokio::test]
 async fn netcheck_without_a_server_is_a_usage_error_and_with_a_dead_one_unreachable() {
     Home::new().run(&["netcheck", "--json"]).await.failed(2, "usage").says("--server");
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, closed) = super::unreachable::refusing_port();
     let ended = Home::new().run(&["netcheck", "--server", &format!("http://{closed}"), "--json"]).await;
     ended.failed(3, "server-unreachable").says(&closed.to_string());
 }

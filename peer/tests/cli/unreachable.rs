@@ -1,13 +1,22 @@
 //! A server that is not there: ten seconds, and then one line.
 
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use proto::ticket::ServerHint;
+use tokio::net::TcpSocket;
 
 use super::refusals::ticket_at;
 use crate::support::fake_server::FakeHttp;
 use crate::support::{Home, key};
+
+/// A port that refuses connections, and that nobody else gets for as long as it is held.
+pub(crate) fn refusing_port() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
 
 /// It gives the server its ten seconds, and not many more.
 fn took_its_time(since: Instant) {
@@ -17,7 +26,7 @@ fn took_its_time(since: Instant) {
 
 #[tokio::test]
 async fn a_share_whose_server_refuses_connections_gives_up_after_ten_seconds() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (_held, closed) = refusing_port();
     let (home, since) = (Home::new(), Instant::now());
     let ended = home.run(&["share", "8000", "--server", &format!("http://{closed}"), "--json"]).await;
     ended.failed(3, "server-unreachable").says(&closed.to_string()).says("check");
