@@ -269,8 +269,8 @@ fn offer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::start;
     use crate::id::{ShareId, TicketId};
-    use crate::machine::start;
     use crate::nat::Dependence;
     use crate::proof::TicketSecret;
     use crate::ticket::ServerHint;

@@ -25,3 +25,7 @@ pub mod stun;
 pub mod ticket;
 pub mod tunnel;
 pub mod wire;
+
+#[cfg(test)]
+#[path = "../tests/support/clock.rs"]
+mod clock;

@@ -113,7 +113,7 @@ impl PrefixLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::start;
+    use crate::clock::start;
 
     fn rate(burst: u32, refill_ms: u64) -> Rate {
         Rate { burst, refill: Duration::from_millis(refill_ms) }

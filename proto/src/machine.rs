@@ -80,17 +80,10 @@ impl Bucket {
     }
 }
 
-/// Where a test's time begins: the one clock that is read here. Machines only ever see differences to it.
-#[cfg(test)]
-#[allow(clippy::disallowed_methods)]
-pub(crate) fn start() -> Instant {
-    // Tests look back, too.
-    Instant::now() + Duration::from_secs(100_000)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::start;
     use rand_chacha::rand_core::SeedableRng as _;
 
     #[test]

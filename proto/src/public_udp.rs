@@ -154,7 +154,7 @@ pub fn echo_answer(source: SocketAddr) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::start;
+    use crate::clock::start;
     use crate::stun::Change;
 
     fn machine(echo: bool, now: Instant) -> PublicUdp {

@@ -1,6 +1,6 @@
 use super::*;
+use crate::clock::start;
 use crate::id::TicketId;
-use crate::machine::start;
 use crate::wire::signal::{Answer, Claims, Mac, Offer, Refusal, Trickle, Username};
 
 const SHARER: PeerId = PeerId::from_bytes([1; 32]);

@@ -150,7 +150,7 @@ impl Lifetime {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::start;
+    use crate::clock::start;
 
     /// Plays shell, remote and NAT: a flow lives for `kept` of idleness. Gives the keepalives that were learned.
     fn learn(kept: Duration) -> Vec<u64> {

@@ -56,7 +56,7 @@ impl MappingQuery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::start;
+    use crate::clock::start;
 
     #[test]
     fn it_asks_five_times_ever_more_rarely_and_then_no_more() {

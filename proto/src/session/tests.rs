@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::start;
+use crate::clock::start;
 
 fn session(now: Instant) -> Session {
     let mut session = Session::new(SessionConfig::default(), Instance([1; 8]), None, [1; 32], now);

@@ -128,7 +128,7 @@ fn host(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::start;
+    use crate::clock::start;
 
     struct World {
         guesses: Guesses,

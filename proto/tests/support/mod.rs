@@ -1,17 +1,12 @@
 //! What tests of whole machines begin with.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
-use std::time::Instant;
+mod clock;
 
+pub(crate) use clock::start;
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::proof::{CheckKeys, Exchange, TicketSecret};
 use proto::wire::signal::{Nonce, Username};
-
-/// Where a test's time begins: the one clock that is read here. Machines only ever see differences to it.
-#[allow(clippy::disallowed_methods)]
-pub(crate) fn start() -> Instant {
-    Instant::now()
-}
 
 /// The keys of one pair's checks.
 pub(crate) fn keys() -> CheckKeys {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::start;
+use crate::clock::start;
 use crate::relay::hold::{HELD, MAX_PAIR, MAX_PAIRS};
 use crate::wire::relay::{Check, DATA_HEAD, Data};
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::start;
+use crate::clock::start;
 
 const DAY: u64 = 24 * 3600;
 

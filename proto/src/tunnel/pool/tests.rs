@@ -1,5 +1,5 @@
 use super::*;
-use crate::machine::start;
+use crate::clock::start;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLIENT: &str = "192.0.2.1";
