@@ -2,7 +2,8 @@
 
 use std::sync::Mutex;
 
-use tokio::time::Instant;
+use tokio::task::yield_now;
+use tokio::time::{Instant, advance};
 
 use super::*;
 
@@ -100,7 +101,10 @@ async fn a_change_of_the_network_renews_at_once() {
     let changes = Notify::new();
     let (_, port) = tokio::join!(
         async {
-            tokio::time::sleep(Duration::from_secs(100)).await;
+            while fake.asked().is_empty() {
+                yield_now().await;
+            }
+            advance(Duration::from_secs(100)).await;
             changes.notify_one();
         },
         kept_for(&fake, Duration::from_secs(300), &changes)

@@ -6,6 +6,7 @@ use nat_sim::kind::Kind;
 use nat_sim::oracle::{Between, Remedy, expectations};
 use peer::Error;
 use proto::path::PathKind;
+use tokio::time::sleep;
 
 use crate::lab::{D, GRAIN, MS, R, SEC, pair, run};
 use crate::service::Visitor;
@@ -54,7 +55,7 @@ fn outcome(a: Kind, b: Kind, seed: u64) -> Outcome {
                 Ok(a.paths().last().unwrap().1.kind)
             }
             Err(error) => {
-                tokio::time::sleep(20 * SEC).await;
+                sleep(20 * SEC).await;
                 Err(error)
             }
         };
