@@ -5,7 +5,6 @@
 # asks each side once, and the service itself, without Culvert, for scale.
 source "$(dirname "$0")/rounds.sh"
 
-BYTES=${BYTES:-1073741824}
 readonly PORT=9000 DIRECT=127.0.0.1:9001 RELAYED=127.0.0.1:9002
 
 start_programs() {
@@ -28,23 +27,7 @@ inside() {
     source "$NETNS_LIB"
     trap stop_programs EXIT
     start_programs
-    local round side addr p50 p99
-    for ((round = 0; round < ROUNDS; round++)); do
-        for side in direct relayed plain; do
-            case $side in direct) addr=$DIRECT ;; relayed) addr=$RELAYED ;; *) addr=$NETNS_H1_ADDR:$PORT ;; esac
-            note "$side" "$(in_ns h2 "$TCP" bulk "$addr" "$BYTES")"
-            read -r p50 p99 < <(in_ns h2 "$TCP" ping "$addr" 5000)
-            note "$side-p50" "$p50"
-            note "$side-p99" "$p99"
-            note "$side-connections" "$(in_ns h2 "$TCP" connects "$addr" 8 2)"
-        done
-    done
-    for side in direct relayed plain; do
-        show "$side" Gbit/s
-        show "$side-p50" µs
-        show "$side-p99" µs
-        show "$side-connections" /s
-    done
+    compare_tcp "direct=$DIRECT" "relayed=$RELAYED" "plain=$NETNS_H1_ADDR:$PORT"
     ratio relayed direct "at least 0.4"
     ratio direct plain "none"
 }

@@ -7,17 +7,7 @@
 source "$(dirname "$0")/rounds.sh"
 
 VERSION=0.40.1
-BYTES=${BYTES:-1073741824}
 readonly VERSION PORT=9000 OURS=127.0.0.1:9001 THEIRS=127.0.0.1:9002
-
-# await_port ADDR: until somebody listens there, at home 2.
-await_port() {
-    local deadline=$((SECONDS + 15))
-    until in_ns h2 bash -c ": <>/dev/tcp/${1/://}" 2>/dev/null; do
-        ((SECONDS < deadline)) || return 1
-        sleep 0.1
-    done
-}
 
 # dumbpipe_ticket: once it is printed.
 dumbpipe_ticket() {
@@ -41,7 +31,7 @@ start_programs() {
     spawn dumbpipe-share h1 "$DUMBPIPE" listen-tcp --host "127.0.0.1:$PORT"
     ticket=$(dumbpipe_ticket)
     spawn dumbpipe-connect h2 "$DUMBPIPE" connect-tcp --addr "$THEIRS" "$ticket"
-    await_port "$THEIRS"
+    await_port dumbpipe-connect h2 "${THEIRS##*:}"
 }
 
 inside() {
@@ -49,23 +39,7 @@ inside() {
     source "$NETNS_LIB"
     trap stop_programs EXIT
     start_programs
-    local round side addr p50 p99
-    for ((round = 0; round < ROUNDS; round++)); do
-        for side in culvert dumbpipe plain; do
-            case $side in culvert) addr=$OURS ;; dumbpipe) addr=$THEIRS ;; *) addr=$NETNS_H1_ADDR:$PORT ;; esac
-            note "$side" "$(in_ns h2 "$TCP" bulk "$addr" "$BYTES")"
-            read -r p50 p99 < <(in_ns h2 "$TCP" ping "$addr" 5000)
-            note "$side-p50" "$p50"
-            note "$side-p99" "$p99"
-            note "$side-connections" "$(in_ns h2 "$TCP" connects "$addr" 8 2)"
-        done
-    done
-    for side in culvert dumbpipe plain; do
-        show "$side" Gbit/s
-        show "$side-p50" µs
-        show "$side-p99" µs
-        show "$side-connections" /s
-    done
+    compare_tcp "culvert=$OURS" "dumbpipe=$THEIRS" "plain=$NETNS_H1_ADDR:$PORT"
     ratio culvert dumbpipe "at least 1.3"
     ratio culvert-p50 dumbpipe-p50 "at most 1"
     ratio culvert-connections dumbpipe-connections "at least 5"

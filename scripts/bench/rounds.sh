@@ -47,3 +47,26 @@ ratio() {
     awk -v ours="$(median "$1")" -v theirs="$(median "$2")" -v names="$1 / $2" -v goal="$3" \
         'BEGIN { printf "%-44s %.2f  (goal %s)\n", names, ours / theirs, goal }'
 }
+
+# compare_tcp NAME=ADDR…: BYTES in bulk, round trips and connections a second, from home 2 to the service that `$TCP serve`
+# is, by each of these ways in turns.
+compare_tcp() {
+    local round side name addr p50 p99 bytes=${BYTES:-1073741824}
+    for ((round = 0; round < ROUNDS; round++)); do
+        for side in "$@"; do
+            name=${side%%=*} addr=${side#*=}
+            note "$name" "$(in_ns h2 "$TCP" bulk "$addr" "$bytes")"
+            read -r p50 p99 < <(in_ns h2 "$TCP" ping "$addr" 5000)
+            note "$name-p50" "$p50"
+            note "$name-p99" "$p99"
+            note "$name-connections" "$(in_ns h2 "$TCP" connects "$addr" 8 2)"
+        done
+    done
+    for side in "$@"; do
+        name=${side%%=*}
+        show "$name" Gbit/s
+        show "$name-p50" µs
+        show "$name-p99" µs
+        show "$name-connections" /s
+    done
+}

@@ -50,6 +50,17 @@ await_line() {
     "$NETNS_PYTHON" "$NETNS_SCRIPTS/events.py" "$NETNS_WORK/$name" "${PROGRAMS[$name]}" "$seconds" line "$@"
 }
 
+# await_port NAME NS PORT: until somebody listens there on loopback (NS `-`: right here). Fails when the program that is to
+# do so ends, or after 15 s.
+await_port() {
+    local enter=() deadline=$((SECONDS + 15))
+    [[ $2 == - ]] || enter=(in_ns "$2")
+    until "${enter[@]}" bash -c ": <>/dev/tcp/127.0.0.1/$3" 2>/dev/null; do
+        kill -0 "${PROGRAMS[$1]}" 2>/dev/null && ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+}
+
 # serve_gateway BIN [OPTION…]: the rendezvous in that directory, with a gateway on loopback. The port of its HTTP side is
 # SERVER_PORT.
 serve_gateway() {

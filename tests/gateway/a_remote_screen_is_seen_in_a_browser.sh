@@ -25,10 +25,7 @@ display=$(await_line screen 20 '^[0-9]+$') || claim "$NAME" false
 # websockify wants to be told a port: a free one is asked for.
 web=$("$NETNS_PYTHON" -c 'import socket; print(socket.create_server(("127.0.0.1", 0)).getsockname()[1])')
 spawn websockify - websockify --web "$NOVNC" --unix-target "$NETNS_WORK/vnc" "127.0.0.1:$web"
-until (exec 3<>"/dev/tcp/127.0.0.1/$web") 2>/dev/null; do
-    kill -0 "${PROGRAMS[websockify]}" || claim "$NAME" false
-    sleep 0.05
-done
+await_port websockify - "$web" || claim "$NAME" false
 spawn share - "$BIN/peer" --json share "$web" --server "http://127.0.0.1:$SERVER_PORT" --public --name screen
 url=$(await_event share 20 ready --print url) || claim "$NAME" false
 

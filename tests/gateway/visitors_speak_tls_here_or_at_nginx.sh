@@ -26,14 +26,6 @@ free_port() {
     "$NETNS_PYTHON" -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 }
 
-# await_port PORT: until somebody listens there.
-await_port() {
-    local deadline=$((SECONDS + 10))
-    until (: <"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
-        ((SECONDS < deadline)) || return 1
-    done
-}
-
 # start_nginx NAME BLOCK: nginx in the foreground with this inside `http`.
 start_nginx() {
     local dir=$NETNS_WORK/$1
@@ -51,7 +43,7 @@ start_files() {
     yes 'a file of nginx' | head -c 2000000 >"$NETNS_WORK/www/file.txt"
     start_nginx files "gzip on; gzip_types text/plain; gzip_proxied any; keepalive_timeout 60;
         server { listen 127.0.0.1:$FILES; root $NETNS_WORK/www; }"
-    await_port "$FILES"
+    await_port files - "$FILES"
 }
 
 # start_front PORT UPSTREAM: the documented configuration, with what everybody replaces replaced. It comes from an address
@@ -63,7 +55,7 @@ start_front() {
         -e "s|/etc/ssl/culvert/fullchain.pem|$CERT|" -e "s|/etc/ssl/culvert/privkey.pem|$KEY|" \
         -e 's|proxy_pass http://culvert;|& proxy_bind 127.0.0.2;|' "$ROOT/docs/nginx/culvert.conf")
     start_nginx front "$conf"
-    await_port "$1"
+    await_port front - "$1"
 }
 
 visit() {

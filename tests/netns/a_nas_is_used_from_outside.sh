@@ -55,23 +55,14 @@ CONF
     spawn ssh h1 "$(command -v sshd)" -D -e -f "$dir/sshd_config"
 }
 
-# listens PORT: something does, at home.
-listens() {
-    local deadline=$((SECONDS + 10))
-    until in_ns h1 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1" 2>/dev/null; do
-        ((SECONDS < deadline)) || return 1
-        sleep 0.05
-    done
-}
-
 # connects ENVIRONMENT…: the NAS's two ports are open at home 2.
 connects() {
     head -c "$BYTES" /dev/urandom >"$NETNS_WORK/big.bin"
     HASH=$(sha256sum <"$NETNS_WORK/big.bin")
     start_samba
     start_ssh
-    listens "$smb_port" || { cat "$NETNS_WORK/samba/log" "$NETNS_WORK"/samba/err 2>/dev/null; return 1; }
-    listens "$ssh_port" || { cat "$NETNS_WORK/ssh/err"; return 1; }
+    await_port samba h1 "$smb_port" || { cat "$NETNS_WORK/samba/log" "$NETNS_WORK"/samba/err 2>/dev/null; return 1; }
+    await_port ssh h1 "$ssh_port" || { cat "$NETNS_WORK/ssh/err"; return 1; }
     spawn rendezvous pub "$NETNS_BIN/rendezvous" --json --udp "$NETNS_SERVER:3478" --http "$NETNS_SERVER:8080"
     await_event rendezvous 10 listening >/dev/null || return 1
     spawn share h1 "$NETNS_BIN/peer" share "$smb_port" "$ssh_port" --server "http://$NETNS_SERVER:8080" --json
