@@ -5,12 +5,22 @@ use peer::PathPolicy;
 use proto::path::PathKind;
 use tokio::time::{sleep, timeout};
 
-use crate::lab::{MS, Peer, R, SEC, pair, run};
+use crate::lab::{Lab, MS, Peer, Proxy, R, SEC, pair, run};
 use crate::relayed::{kinds, sharer};
 use crate::service::{self, Visitor};
 
 const HOME: Kind = Kind::PORT_RESTRICTED;
 const HARD: Kind = Kind::SYMMETRIC_RANDOM;
+
+/// A sharer whose way to the relay can fall silent.
+async fn sharer_behind_proxy(lab: &Lab) -> (Proxy, Peer) {
+    let proxy = lab.proxy();
+    let b = lab.peer_behind_proxy("b", PathPolicy::Auto);
+    service::start(&b.net());
+    b.share().await.unwrap();
+    sleep(SEC).await;
+    (proxy, b)
+}
 
 /// How many peers a process has now.
 async fn peers(peer: &Peer) -> usize {
@@ -61,11 +71,7 @@ fn who_stops_says_so_through_the_relay() {
 fn a_relays_connection_that_died_silently_is_missed_with_the_next_request() {
     run(&pair(1, HARD, HARD), 1, async |lab| {
         let _server = lab.server_with_relay();
-        let proxy = lab.proxy();
-        let b = lab.peer_behind_proxy("b", PathPolicy::Auto);
-        service::start(&b.net());
-        b.share().await.unwrap();
-        sleep(SEC).await;
+        let (proxy, b) = sharer_behind_proxy(&lab).await;
         let a = lab.relayed_peer("a", PathPolicy::Auto);
         let connection = a.connect(&lab.ticket()).await.unwrap();
         let mut visitor = Visitor::echo(&connection).await;
@@ -84,11 +90,7 @@ fn a_sharer_that_is_gone_from_its_relay_and_does_not_know_is_found_directly() {
     // The search for a port takes seconds, and each asking begins it anew.
     run(&pair(1, HARD, HOME), 1, async |lab| {
         let _server = lab.server_with_relay();
-        let proxy = lab.proxy();
-        let b = lab.peer_behind_proxy("b", PathPolicy::Auto);
-        service::start(&b.net());
-        b.share().await.unwrap();
-        sleep(SEC).await;
+        let (proxy, b) = sharer_behind_proxy(&lab).await;
         proxy.fall_silent();
         let a = lab.relayed_peer("a", PathPolicy::Auto);
         let began = lab.world.elapsed();
