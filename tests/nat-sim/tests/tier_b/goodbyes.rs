@@ -71,7 +71,7 @@ fn who_stops_says_so_through_the_relay() {
 fn a_relays_connection_that_died_silently_is_missed_with_the_next_request() {
     run(&pair(1, HARD, HARD), 1, async |lab| {
         let _server = lab.server_with_relay();
-        let (proxy, b) = sharer_behind_proxy(&lab).await;
+        let (proxy, _b) = sharer_behind_proxy(&lab).await;
         let a = lab.relayed_peer("a", PathPolicy::Auto);
         let connection = a.connect(&lab.ticket()).await.unwrap();
         let mut visitor = Visitor::echo(&connection).await;
