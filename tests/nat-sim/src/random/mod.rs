@@ -82,6 +82,10 @@ pub fn tell(seed: u64, story: bool) -> (Report, String) {
     (report, world.story())
 }
 
+/// How long the proof of a path that one side has may take on the other: a few round trips, and less than a path lives
+/// that one side alone holds to be one.
+const PROVES: Duration = Duration::from_secs(2);
+
 /// How long after a path's change there is more to do than to keep it: confirmations, and probes of its lifetime. A probe
 /// rests four minutes in all, and what comes of it through a NAT that has forgotten the flow comes from a new address,
 /// which is probed as well.
@@ -93,7 +97,12 @@ fn sides(world: &World<Actor>) -> [&PeerNode; 2] {
 
 fn judge(drawn: &Drawn, world: &mut World<Actor>) -> Vec<String> {
     let mut broken = Vec::new();
-    match sides(world).map(|side| side.primary().is_some()) {
+    let paths = |world: &World<Actor>| sides(world).map(|side| side.primary().is_some());
+    // Who stays on the relay searches again now and then, and may have found only now.
+    if let [true, false] | [false, true] = paths(world) {
+        world.run_for(PROVES);
+    }
+    match paths(world) {
         [true, true] => {
             stays_quiet(world, &mut broken);
             agrees(world, &mut broken);
