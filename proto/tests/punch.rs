@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::path::{CheckTransmit, LinkId};
-use proto::punch::{Known, MAX_SOCKETS, Method, Punch, PunchAction, method};
+use proto::punch::{Known, MAX_SOCKETS, Method, Punch, PunchAction, Survey, method};
 use proto::stun::BindingRequest;
 use support::start;
 
@@ -291,4 +291,14 @@ fn the_method_of_either_side_fits_the_others() {
     assert_eq!(of(kept(), kept()), Method::Plain);
     let wild = nat(Some(Allocation::Sequential { step: 0 }));
     assert_eq!([of(wild, kept()), of(kept(), wild)], [Method::Plain; 2], "a step of 0 came from the wire");
+}
+
+#[test]
+fn only_an_answer_that_a_restart_may_have_spoilt_is_asked_for_again() {
+    let [before, other_port, other_nat] =
+        ["203.0.113.7:4000", "203.0.113.7:4001", "203.0.113.8:4000"].map(|at| at.parse().unwrap());
+    for (known, port_matters) in [(None, true), (Some(drawn()), true), (Some(kept()), false)] {
+        let is_doubted = |observed| Survey::is_doubted(known.as_ref(), before, observed);
+        assert_eq!([before, other_port, other_nat].map(is_doubted), [false, port_matters, true], "{known:?}");
+    }
 }

@@ -57,6 +57,17 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// Whether a survey is to begin again, or what it found is not to be believed, now that the server sees the main socket
+    /// at `observed` instead of `before`. Behind another public address is another NAT. Another port tells of a NAT that
+    /// has begun anew: what was asked meanwhile looks like ports that depend on the remote. A port that was the same for
+    /// all remotes was not asked for meanwhile, and is not asked for again: a router that leaks moves a socket's port for
+    /// good, which would look alike.
+    #[must_use]
+    pub fn is_doubted(known: Option<&NatProfile>, before: SocketAddr, observed: SocketAddr) -> bool {
+        let depends = known.is_none_or(|nat| nat.mapping != Dependence::EndpointIndependent);
+        before.ip() != observed.ip() || before != observed && depends
+    }
+
     /// Of the main socket that `server` sees at `observed`. `None` where the server has no other address of that
     /// family. One at another IP address shows more and is preferred.
     pub fn new(

@@ -10,7 +10,7 @@ use proto::id::Instance;
 use proto::machine::{Backoff, random};
 use proto::path::{LinkId, PathAgent, PathConfig, PathId, PathKind, Route, Signals};
 use proto::proof::CheckKeys;
-use proto::punch::Known;
+use proto::punch::{Known, Survey};
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::ticket::Ticket;
@@ -168,21 +168,16 @@ impl Driver {
     /// Our address as the server sees it. Behind another public address is another NAT.
     fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
         let Some(observed) = seen(observed) else { return };
-        let before = self.observed.replace(observed);
-        match before {
-            Some(before) if before.ip() != observed.ip() => {
-                self.forget_lifetime(now);
-                self.begin_survey(now);
-                self.begin_anew(now);
-            }
-            Some(before) if before != observed => {
-                if self.ports.is_surveying() {
-                    self.begin_survey(now);
-                }
-                self.begin_anew(now);
-            }
-            Some(_) | None => {}
+        let Some(before) = self.observed.replace(observed).filter(|before| *before != observed) else {
+            return;
+        };
+        if before.ip() != observed.ip() {
+            self.forget_lifetime(now);
         }
+        if Survey::is_doubted(self.ports.nat().as_ref(), before, observed) {
+            self.begin_survey(now);
+        }
+        self.begin_anew(now);
     }
 
     fn handle_offer(&mut self, from: RemoteKey, observed: SocketAddr, offer: &Offer, now: Instant) {

@@ -29,11 +29,6 @@ pub(super) struct Ports {
 }
 
 impl Ports {
-    /// Whether it is about to be known.
-    pub(super) const fn is_surveying(&self) -> bool {
-        self.survey.is_some() && self.profile.is_none()
-    }
-
     /// What is known of our NAT.
     pub(super) const fn nat(&self) -> Option<NatProfile> {
         self.profile

@@ -10,7 +10,7 @@ use proto::id::{Instance, PeerId};
 use proto::machine::random;
 use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
 use proto::proof::CheckKeys;
-use proto::punch::Known;
+use proto::punch::{Known, Survey};
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::wire::session::ToServer;
@@ -32,9 +32,8 @@ impl PeerNode {
             SessionEvent::Observed(observed) => {
                 let before = self.observed;
                 self.handle_observed(observed);
-                let is_elsewhere = before.is_none_or(|before| before.ip() != observed.ip());
-                let is_surveying = self.survey.is_some() && self.profile.is_none();
-                if is_elsewhere || before != Some(observed) && is_surveying {
+                let known = self.profile.as_ref();
+                if before.is_none_or(|before| Survey::is_doubted(known, before, observed)) {
                     self.start_survey(now);
                 }
             }
