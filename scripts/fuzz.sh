@@ -7,8 +7,8 @@ usage() {
     cat <<'HELP'
 usage: scripts/fuzz.sh [SECONDS] [TARGET…]
 
-Runs each fuzz target (all of them, or those named) for SECONDS (60), from the seeds in fuzz/corpus, and says how many
-inputs each took. Inputs found on the way are kept in target/fuzz-corpus for the next time. What makes a target
+Runs each fuzz target (all of them, or those named) for SECONDS (60), one on each core, from the seeds in fuzz/corpus,
+and says how many inputs each took. Inputs found on the way are kept in target/fuzz-corpus for the next time. What makes a target
 panic is kept in fuzz/artifacts; `cargo +nightly fuzz run TARGET FILE` shows it again.
 
 Wants the nightly toolchain and cargo-fuzz. The crates' own tests (tests/corpus.rs) run the same targets over
@@ -51,7 +51,7 @@ run_target() {
 }
 
 main() {
-    local seconds=60 target failed=0
+    local seconds=60 target failed=0 running=0
     local targets=()
     case ${1:-} in
     -h | --help) usage && return ;;
@@ -64,7 +64,15 @@ main() {
     ((${#targets[@]} > 0)) || mapfile -t targets < <(cargo +nightly fuzz list)
     fuzz build
     for target in "${targets[@]}"; do
-        run_target "$target" "$seconds" || failed=$((failed + 1))
+        if ((running == $(nproc))); then
+            wait -n || failed=$((failed + 1))
+            running=$((running - 1))
+        fi
+        run_target "$target" "$seconds" &
+        running=$((running + 1))
+    done
+    for (( ; running > 0; running--)); do
+        wait -n || failed=$((failed + 1))
     done
     ((failed == 0))
 }

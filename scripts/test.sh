@@ -9,8 +9,8 @@ usage: scripts/test.sh [smoke | full | --quick]
 
   smoke    everything, at small sizes                                                      (the default)
   full     the same with the release build, the long figures (30 runs of each pair of NATs, …) and a remote screen in
-           Chromium, then 1 GiB between two homes, a minute of fuzzing for each target (with the nightly toolchain and
-           cargo-fuzz), licences and advisories
+           Chromium, then 1 GiB between two homes, each pair of simulated NATs a thousand times, 100 000 random worlds, a
+           minute of fuzzing for each target (with the nightly toolchain and cargo-fuzz), licences; some two hours
   --quick  the Rust checks alone, for the edit loop
 
 What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, those of npm
@@ -217,13 +217,45 @@ program_steps() {
         CULVERT_BIN=$(target_directory)/debug
     fi
     export CULVERT_BIN
+    local waiting=()
+    if [[ $TEST_SIZE == full ]]; then
+        mapfile -t waiting < <(grep -l '^# waits-at-full-size' tests/netns/*.sh)
+        for script in "${waiting[@]}"; do
+            begin "$script"
+        done
+    fi
     for script in tests/netns/*.sh tests/gateway/*.sh; do
         [[ $TEST_SIZE == full ]] || ! grep -q '^# only-at-full-size' "$script" || continue
+        [[ " ${waiting[*]} " != *" $script "* ]] || continue
         step count_claims "$(basename "$script" .sh)" timeout --kill-after 10 "$LONGEST" "$script"
     done
     if is_root; then
         rootless_steps
     fi
+    for script in "${waiting[@]}"; do
+        step count_claims "$(basename "$script" .sh)" finish "$script"
+    done
+}
+
+# begin SCRIPT: runs it beside what follows; finish SCRIPT: says what it said, and ends as it did.
+begin() {
+    local said status=0
+    said=$LOGS/$(basename "$1" .sh)
+    rm -f "$said".{said,status}
+    {
+        timeout --kill-after 10 "$LONGEST" "$1" >"$said.said" 2>&1 || status=$?
+        printf '%d\n' "$status" >"$said.status"
+    } &
+}
+
+finish() {
+    local said
+    said=$LOGS/$(basename "$1" .sh)
+    until [[ -s $said.status ]]; do
+        sleep 1
+    done
+    cat "$said.said"
+    return "$(<"$said.status")"
 }
 
 # The tests that say so, once more as a user without rights, from a copy that such a user can read.
@@ -251,13 +283,49 @@ without_root() {
 
 long_steps() {
     step count_step "1 GiB between two homes" scripts/netns.sh demo --size 1GiB
+    laboratory_steps
     step count_claims "fuzzing" scripts/fuzz.sh 60
-    step count_step "licences and advisories" licences
+    step count_step "licences" licences
 }
 
+# The laboratory's figures, as the README has them.
+laboratory_steps() {
+    local lab=$CULVERT_BIN/nat-sim rough=(--runs 3000 --loss 5% --jitter 50)
+    step count_step "each pair of simulated NATs" "$lab" matrix --runs 1000
+    step count_step "pairs with a block or a mapped port" "$lab" matrix --runs 1000 --pairs "$(further_pairs)"
+    step count_step "pairs on rough lines" "$lab" matrix "${rough[@]}" --pairs "$(plain_pairs)"
+    step count_step "pairs that know their NATs" "$lab" matrix --runs 1000 --ready \
+        --pairs symmetric-random:symmetric-random,symmetric-sequential:symmetric-random
+    step count_step "random worlds" "$lab" worlds --count 100000 --seed 20261121
+}
+
+further_pairs() {
+    local pairs=(
+        port-restricted:symmetric-block
+        symmetric-block:symmetric-block
+        open:symmetric-random+mapped
+        port-restricted:symmetric-random+mapped
+        symmetric-random:symmetric-random+mapped
+    )
+    (IFS=, && printf '%s\n' "${pairs[*]}")
+}
+
+# Those that need no guess: 100 of 100, and of 3000 on rough lines all but three.
+plain_pairs() {
+    local kinds=(open full-cone address-restricted port-restricted port-restricted+leaky) pairs=() a b
+    for ((a = 0; a < ${#kinds[@]}; a++)); do
+        for ((b = a; b < ${#kinds[@]}; b++)); do
+            pairs+=("${kinds[a]}:${kinds[b]}")
+        done
+    done
+    pairs+=("cgnat(port-restricted+leaky):cgnat(port-restricted+leaky)")
+    (IFS=, && printf '%s\n' "${pairs[*]}")
+}
+
+# Advisories are asked for before a release: they come without a change of ours.
 licences() {
     cargo deny --version >/dev/null 2>&1 || cargo install cargo-deny --locked || return
-    cargo deny --locked check
+    cargo deny --locked check bans licenses sources
 }
 
 # --- all of it -----------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Both routers forget a flow that is idle for 20 s. A connection that nobody has used for longer still carries bytes at
 # once, on the same path.
+# waits-at-full-size
 source "$(dirname "$0")/../../scripts/netns/claim.sh"
 
 idle_between_the_homes() {
