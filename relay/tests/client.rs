@@ -6,6 +6,7 @@ mod peers;
 use std::io::IoSliceMut;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use peers::{PATIENCE, key, relay, until};
 use proto::id::{Instance, PeerId};
@@ -33,7 +34,8 @@ impl Peer {
         let key = Arc::new(key());
         let address = Address { peer: key.peer_id(), instance: Instance([1; 8]) };
         let origin = Origin { tls: false, host: at.ip().to_string(), port: at.port() };
-        let config = RelayClientConfig { origin, relay, key, instance: address.instance, seed: [1; 32] };
+        let (instance, wait) = (address.instance, Duration::ZERO);
+        let config = RelayClientConfig { origin, relay, key, instance, wait, seed: [1; 32] };
         let (client, absent) = RelayClient::open(config, outbound);
         Self { client, address, absent }
     }

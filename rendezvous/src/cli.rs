@@ -116,11 +116,12 @@ pub struct Serve {
     #[arg(long)]
     no_echo: bool,
 
-    /// Do not run the embedded relay
+    /// Do not run the embedded relay; who has no UDP can't reach this server then
     #[arg(long)]
     no_relay: bool,
 
-    /// A relay elsewhere, to be advertised in the embedded one's place (repeatable)
+    /// A relay elsewhere, to be advertised in the embedded one's place, which is left with the sessions of those who
+    /// have no UDP (repeatable)
     #[arg(long, value_name = "URL#PEERID", value_parser = relay_url)]
     relay: Vec<RelayHint>,
 }
@@ -164,7 +165,7 @@ impl Serve {
             access_log,
             echo: !self.no_echo,
             relay: if self.no_relay || !self.relay.is_empty() {
-                Relaying::Elsewhere(self.relay)
+                Relaying::Elsewhere { relays: self.relay, sessions: !self.no_relay }
             } else {
                 Relaying::Embedded(Box::default())
             },
@@ -292,16 +293,20 @@ mod tests {
     fn the_relay_is_embedded_unless_another_is_named_or_none_is_wanted() {
         let elsewhere = |args: &[&str]| match parse(args).unwrap().relay {
             Relaying::Embedded(_) => None,
-            Relaying::Elsewhere(relays) => Some(relays),
+            Relaying::Elsewhere { relays, sessions } => Some((relays, sessions)),
         };
         assert_eq!(elsewhere(&[]), None);
-        assert_eq!(elsewhere(&["--no-relay"]), Some(vec![]));
+        assert_eq!(elsewhere(&["--no-relay"]), Some((vec![], false)));
         let peer_id = PeerId::from_bytes([7; 32]);
         let url = "https://relay.example.com/relay";
         let named = format!("{url}#{peer_id}");
         let hint = RelayHint { url: url.to_owned(), peer_id };
-        assert_eq!(elsewhere(&["--relay", &named]), Some(vec![hint.clone()]));
-        assert_eq!(elsewhere(&["--relay", &named, "--relay", &named]), Some(vec![hint.clone(), hint]));
+        assert_eq!(elsewhere(&["--relay", &named]), Some((vec![hint.clone()], true)));
+        assert_eq!(elsewhere(&["--relay", &named, "--no-relay"]), Some((vec![hint.clone()], false)));
+        assert_eq!(
+            elsewhere(&["--relay", &named, "--relay", &named]),
+            Some((vec![hint.clone(), hint], true))
+        );
         for bad in [url, "ftp://h/relay#x", "#", &named.replace("https", "ws"), &named[..named.len() - 1]] {
             assert_eq!(parse(&["--relay", bad]).unwrap_err(), Code::Usage, "{bad}");
         }

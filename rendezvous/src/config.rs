@@ -40,8 +40,14 @@ pub enum Alternate {
 pub enum Relaying {
     /// In this very server.
     Embedded(Box<RouterLimits>),
-    /// At these, or nowhere.
-    Elsewhere(Vec<RelayHint>),
+    /// Elsewhere, or nowhere.
+    Elsewhere {
+        /// The relays that peers hear of.
+        relays: Vec<RelayHint>,
+        /// Whether this server is reached by WebSocket where UDP is blocked, as it is with a relay of its own. No peer
+        /// reaches another one that way.
+        sessions: bool,
+    },
 }
 
 /// Files and sockets of a server that nobody has connected to, and some to spare.
@@ -149,7 +155,8 @@ impl ServerConfig {
         };
         let relayed = match &self.relay {
             Relaying::Embedded(limits) => limits.connections.0,
-            Relaying::Elsewhere(_) => 0,
+            Relaying::Elsewhere { sessions: true, .. } => RouterLimits::default().connections.0,
+            Relaying::Elsewhere { sessions: false, .. } => 0,
         };
         gateway.connections + tunnels + relayed + admin_connections + OWN_FILES
     }

@@ -35,7 +35,7 @@ pub(crate) struct Front {
     pub(crate) public_url: Option<Uri>,
     /// Proxies that are believed whom they speak for.
     pub(crate) trusted: Vec<Cidr>,
-    /// The relay of this server, which is found by the server's own URL.
+    /// The relay of this server, which is found by the server's own URL: for peers, or for their sessions alone.
     pub(crate) relay: Option<Arc<RelayServer>>,
     /// Others.
     pub(crate) relays: Vec<RelayHint>,
@@ -52,7 +52,7 @@ impl Front {
     /// The same, where the HTTP side was asked by the URL `base`.
     fn describe(&self, asked: IpAddr, base: &str) -> WellKnown {
         let base = self.public_url.as_ref().map_or_else(|| base.to_owned(), Uri::to_string);
-        let own = self.relay.as_ref().map(|relay| RelayHint {
+        let own = self.relay.as_ref().filter(|relay| relay.is_between_peers()).map(|relay| RelayHint {
             url: format!("{}{RELAY}", base.trim_end_matches('/')),
             peer_id: relay.peer_id(),
         });

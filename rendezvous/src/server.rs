@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use hyper::Uri;
 use proto::id::PeerId;
 use proto::key::SecretKey;
+use proto::relay::RouterLimits;
 use proto::tunnel::host::Hosts;
 use proto::wire::gateway;
 use proto::wire::relay::PATH as RELAY;
@@ -88,9 +89,14 @@ impl Server {
             Relaying::Embedded(limits) => {
                 (Some(Arc::new(RelayServer::start(key.peer_id(), *limits))), Vec::new())
             }
-            Relaying::Elsewhere(relays) => (None, relays.into_iter().take(MAX_HINTS).collect()),
+            Relaying::Elsewhere { relays, sessions } => {
+                let limits = RouterLimits { between_peers: false, ..RouterLimits::default() };
+                let own = sessions.then(|| Arc::new(RelayServer::start(key.peer_id(), limits)));
+                (own, relays.into_iter().take(MAX_HINTS).collect())
+            }
         };
-        matchmaker.relays = advertised(relay.as_deref(), config.public_url.as_ref(), &relays);
+        let for_peers = relay.as_deref().filter(|relay| relay.is_between_peers());
+        matchmaker.relays = advertised(for_peers, config.public_url.as_ref(), &relays);
         let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
         let socket = ServerSocket::new(
             main.0,

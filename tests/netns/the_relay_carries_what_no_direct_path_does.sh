@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Where UDP is blocked, at either home, the session and the data go through the relay; so does the data of two NATs that
 # no packet gets through, and what was on its way when a direct path dies. A file arrives whole each time, at a browser's
-# place too, and over TLS. Who asks for a kind of path that can't be had hears so in one line.
+# place too, over TLS, and through a relay that stands alone. Who asks for a kind of path that can't be had hears so in one line.
 source "$(dirname "$0")/../../scripts/netns/claim.sh"
 
 BYTES=$(at_size 8388608 268435456)
@@ -81,6 +81,27 @@ cannot_have() {
     ((status == 1)) && [[ $(wc -l <"$NETNS_WORK/forced-$1/err") -eq 1 ]] && grep -q "$2" "$NETNS_WORK/forced-$1/err"
 }
 
+# The data through the relay that the server names, and the session and a browser's request at the server's own door.
+goes_through_another_relay() {
+    local peer_id got
+    spawn relay pub "$NETNS_BIN/relay" --json --http "$NETNS_SERVER:8081"
+    peer_id=$(await_event relay 10 listening --print peer_id) || return 1
+    SERVER_OPTIONS=(--relay "http://$NETNS_SERVER:8081/relay#$peer_id" --admin 127.0.0.1:9091)
+    start_share --public --name nas || return 1
+    got=$(in_ns h2 curl --silent --show-error --noproxy '*' --max-time 120 --header 'Host: nas.localhost' \
+        "http://$NETNS_SERVER:8080/big.bin" | sha256sum)
+    [[ $got == "$HASH" ]] || return 1
+    spawn connect h2 "$NETNS_BIN/peer" connect "$TICKET" --json
+    LISTEN=$(await_event connect 20 ready --print listen) && fetch && last_path connect relay || return 1
+    (($(forwarded 9090) > BYTES && $(forwarded 9091) < 2 * BYTES))
+}
+
+# forwarded PORT: what the relay with its metrics there has carried.
+forwarded() {
+    in_ns pub curl --silent --noproxy '*' "http://127.0.0.1:$1/metrics" |
+        awk '/^[a-z_]*relay_forwarded_bytes_total / { printf "%d\n", $2 }'
+}
+
 is_no_direct_path() {
     start_share && cannot_have direct 'no direct path .* without `--path direct`'
 }
@@ -115,6 +136,7 @@ else
     pair port-restricted udp-blocked goes_through_the_relay
     pair udp-blocked port-restricted is_shown_to_the_world "at the gateway"
     pair udp-blocked udp-blocked all_of_it_goes_over_tls "over TLS"
+    pair udp-blocked udp-blocked goes_through_another_relay "a relay that stands alone"
     pair symmetric-random symmetric-random is_no_direct_path "only a direct path wanted"
     pair port-restricted port-restricted is_no_relay "only the relay wanted, and there is none"
     pair symmetric-random symmetric-random goes_through_the_relay

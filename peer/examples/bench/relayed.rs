@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use peer::store::new_key;
 use proto::id::{Instance, PeerId};
@@ -66,6 +67,7 @@ pub(crate) fn idle(url: &str, relay: PeerId, count: usize) {
                 relay,
                 key: Arc::new(new_key()),
                 instance: Instance([1; 8]),
+                wait: Duration::ZERO,
                 seed: [0; 32],
             };
             let (client, absent) = RelayClient::open(config, outbound);

@@ -296,7 +296,10 @@ impl Driver {
 
     fn handle_session_input(&mut self, input: SessionInput, now: Instant) {
         match input {
-            SessionInput::Connected(frames) => {
+            SessionInput::Connected { frames, is_relayed } => {
+                if !is_relayed {
+                    self.leave_servers_relay();
+                }
                 self.link.frames = Some(frames);
                 self.session.handle_connected(now);
                 for dialling in &mut self.dials {
@@ -423,6 +426,7 @@ impl Driver {
             task.abort();
         }
         self.link.generation += 1;
+        self.open_servers_relay();
         let attempt = Attempt {
             generation: self.link.generation,
             quinn: self.parts.quinn.clone(),

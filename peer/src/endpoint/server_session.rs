@@ -80,8 +80,13 @@ struct Reached {
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "taken apart at once")]
 pub(super) enum SessionInput {
-    /// Frames can be sent here.
-    Connected(mpsc::Sender<Vec<u8>>),
+    /// There is a session.
+    Connected {
+        /// Frames to the server.
+        frames: mpsc::Sender<Vec<u8>>,
+        /// Whether it goes through the server's relay.
+        is_relayed: bool,
+    },
     /// The server said something.
     Message(FromServer),
     /// It is over.
@@ -131,7 +136,7 @@ impl Attempt {
                 self.reached.send_replace(Some(Arc::clone(&address)));
                 let lost = tokio::select! {
                     biased;
-                    lost = self.converse(&connection) => lost,
+                    lost = self.converse(&connection, is_relayed) => lost,
                     lost = self.look_for_udp(), if is_relayed => lost,
                 };
                 connection.close(close::DONE.into(), b"");
@@ -223,14 +228,14 @@ impl Attempt {
     }
 
     /// Passes frames on until the session breaks.
-    async fn converse(&self, connection: &quinn::Connection) -> Lost {
+    async fn converse(&self, connection: &quinn::Connection, is_relayed: bool) -> Lost {
         let broken = |error: &dyn std::fmt::Display| Lost::Passing(error.to_string());
         let (mut send, mut recv) = match connection.open_bi().await {
             Ok(streams) => streams,
             Err(error) => return broken(&error),
         };
         let (frames, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
-        self.tell(SessionInput::Connected(frames)).await;
+        self.tell(SessionInput::Connected { frames, is_relayed }).await;
         let write = async {
             while let Some(mut bytes) = queue.recv().await {
                 while let Ok(more) = queue.try_recv() {

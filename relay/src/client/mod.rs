@@ -49,14 +49,16 @@ pub struct RelayClientConfig {
     pub key: Arc<SecretKey>,
     /// Which process of it.
     pub instance: Instance,
-    /// For the waits.
+    /// How long before the first attempt.
+    pub wait: Duration,
+    /// For the waits between attempts.
     pub seed: [u8; 32],
 }
 
 /// How the connection stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayState {
-    /// The first attempt is under way.
+    /// The first attempt is under way, or waited for.
     Connecting,
     /// The far end is there, after as long; the request for the relay is about to leave, and waits a moment for a packet to
     /// take along, if one is [expected](RelayClient::expect_first).
@@ -127,7 +129,7 @@ impl RelayClient {
     /// Connects, and connects again for ever, within a tokio runtime. Whoever turns out not to be at the relay
     /// comes out of the receiver.
     pub fn open(config: RelayClientConfig, outbound: Outbound) -> (Self, mpsc::Receiver<SocketAddr>) {
-        let RelayClientConfig { origin, relay, key, instance, seed } = config;
+        let RelayClientConfig { origin, relay, key, instance, wait, seed } = config;
         let outbox = Arc::new(Outbox::default());
         let link = RelayedLink::new(Arc::clone(&outbox) as Arc<dyn Outlet>, REMOTES, false);
         let (gone, absent) = mpsc::channel(GONE);
@@ -148,7 +150,7 @@ impl RelayClient {
             heard: watch::Sender::new(()),
             now: Notify::new(),
         });
-        let task = tokio::spawn(keep(Arc::clone(&shared), outbound, seed)).abort_handle();
+        let task = tokio::spawn(keep(Arc::clone(&shared), outbound, wait, seed)).abort_handle();
         (Self { shared, task }, absent)
     }
 
@@ -280,10 +282,15 @@ fn allow(from: Address) -> Vec<u8> {
     Frame::Allow { from, seconds: MAX_ALLOW }.encode()
 }
 
-async fn keep(shared: Arc<Shared>, outbound: Outbound, seed: [u8; 32]) {
+async fn keep(shared: Arc<Shared>, outbound: Outbound, mut wait: Duration, seed: [u8; 32]) {
     let mut rng = ChaCha12Rng::from_seed(seed);
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     loop {
+        tokio::select! {
+            biased;
+            () = sleep(wait) => {}
+            () = shared.now.notified() => {}
+        }
         let began = Instant::now();
         let Ended { why, back_in } = conversation::hold(&shared, &outbound).await;
         tracing::debug!(relay = ?shared.relay, why, "no connection to the relay");
@@ -291,11 +298,6 @@ async fn keep(shared: Arc<Shared>, outbound: Outbound, seed: [u8; 32]) {
         if began.elapsed() >= GOOD {
             backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         }
-        let wait = back_in.unwrap_or_default() + backoff.next_delay(&mut rng);
-        tokio::select! {
-            biased;
-            () = shared.now.notified() => {}
-            () = sleep(wait) => {}
-        }
+        wait = back_in.unwrap_or_default() + backoff.next_delay(&mut rng);
     }
 }

@@ -8,7 +8,7 @@ use proto::id::{Instance, PeerId};
 use proto::machine::random;
 use proto::path::{LinkId, PathId, Route};
 use proto::stun::Role;
-use proto::wire::relay::Address;
+use proto::wire::relay::{Address, PATH as RELAY};
 use proto::wire::signal::{Claims, RelayHint};
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
 use relay::outbound::Origin;
@@ -26,6 +26,13 @@ const MAX_RELAYS: usize = 8;
 
 /// The links to relays. Those of sockets stay below.
 pub(super) const FIRST_LINK: u16 = 0xff00;
+
+/// The last of them is that of the server's own.
+const SERVERS_LINK: LinkId = LinkId(0xffff);
+
+/// How long UDP may take to carry a session before the server is tried by its relay too, where we don't wait at that (RFC
+/// 8305 §5).
+const UDP_ALONE: Duration = Duration::from_millis(250);
 
 /// How long a remote that is not at its relay is left alone there: it may be on its way back.
 const REJOIN: Duration = Duration::from_secs(1);
@@ -110,6 +117,31 @@ impl Driver {
         }
     }
 
+    /// Whatever relay its peers wait at, a server takes sessions at its own URL by WebSocket as well, unless it was told
+    /// not to: for who has no UDP.
+    pub(super) fn open_servers_relay(&mut self) {
+        let hint = RelayHint { url: RELAY.to_owned(), peer_id: self.parts.server.peer_id };
+        self.open_relay_after(&self.resolved(&hint), UDP_ALONE);
+    }
+
+    /// UDP carries the session. What has come up by now stays, for the next time that it does not.
+    pub(super) fn leave_servers_relay(&mut self) {
+        let server = self.parts.server.peer_id;
+        let is_home = self.relays.home().is_some_and(|home| home.peer_id == server);
+        let is_idle = |entry: &Entry| !entry.up && !self.is_met_on(entry.link);
+        if !is_home && self.relays.entries.get(&server).is_some_and(is_idle) {
+            self.relays.entries.remove(&server);
+            self.parts.socket.remove_link(SERVERS_LINK);
+        }
+    }
+
+    /// Whether some remote is, or is to be, met on this link.
+    fn is_met_on(&self, link: LinkId) -> bool {
+        let mut early = self.dials.iter().filter_map(|dialling| dialling.early.as_ref());
+        self.remotes.values().any(|remote| remote.relayed.is_some_and(|path| path.link == link))
+            || early.any(|early| early.path.link == link)
+    }
+
     /// A relay's URL in full: a server names its own by `/relay`, on the very URL by which it was asked.
     pub(super) fn resolved(&self, hint: &RelayHint) -> RelayHint {
         if !hint.url.starts_with('/') {
@@ -121,6 +153,10 @@ impl Driver {
 
     /// Connects to a relay, where that is allowed and not done. Tells whether we are at it.
     pub(super) fn open_relay(&mut self, hint: &RelayHint) -> bool {
+        self.open_relay_after(hint, Duration::ZERO)
+    }
+
+    fn open_relay_after(&mut self, hint: &RelayHint, wait: Duration) -> bool {
         if self.parts.paths == PathPolicy::Direct {
             return false;
         }
@@ -137,11 +173,16 @@ impl Driver {
             relay: hint.peer_id,
             key: std::sync::Arc::clone(&self.parts.key),
             instance: self.parts.instance,
+            wait,
             seed: random(&mut self.rng),
         };
         let (client, absent) = RelayClient::open(config, self.parts.outbound.clone());
-        let link = LinkId(FIRST_LINK + self.relays.opened % 0xff);
-        self.relays.opened = self.relays.opened.wrapping_add(1);
+        let link = if hint.peer_id == self.parts.server.peer_id {
+            SERVERS_LINK
+        } else {
+            self.relays.opened = self.relays.opened.wrapping_add(1);
+            LinkId(FIRST_LINK + self.relays.opened % 0xff)
+        };
         self.parts.socket.add_link(link, client.link());
         let watching = watch_relay(hint.peer_id, client.state(), absent, self.parts.inputs.clone());
         let watcher = tokio::spawn(watching).abort_handle();

@@ -53,7 +53,7 @@ fn serve(net: &Arc<SimNet>) {
 }
 
 /// Shows the local server of `peer` to the world, and waits until it is there.
-async fn publish(lab: &Lab, peer: &Peer) {
+pub(crate) async fn publish(lab: &Lab, peer: &Peer) {
     serve(&peer.net());
     let share = lab.ticket().share;
     let access = Access::new(Vec::new(), None);
@@ -74,7 +74,7 @@ async fn publish(lab: &Lab, peer: &Peer) {
 }
 
 /// A WebSocket of a visitor at `a` to the share.
-async fn websocket(lab: &Lab) -> Stream {
+pub(crate) async fn websocket(lab: &Lab) -> Stream {
     let server = SocketAddr::new(lab.ticket().server.udp[0].ip(), 8080);
     let (mut read, mut write) = lab.world.net("a").connect_tcp(server).await.unwrap();
     let asked = "GET / HTTP/1.1\r\nHost: nas.localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
@@ -84,7 +84,7 @@ async fn websocket(lab: &Lab) -> Stream {
     (read, write)
 }
 
-async fn ping((read, write): &mut Stream) -> Duration {
+pub(crate) async fn ping((read, write): &mut Stream) -> Duration {
     let since = Instant::now();
     write.write_all(&PING).await.unwrap();
     let mut pong = [0; PONG.len()];

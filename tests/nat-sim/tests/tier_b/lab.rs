@@ -1,6 +1,6 @@
 //! A laboratory bench: a world, its server, peers with fixed keys, and what they report with its time.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,11 +15,14 @@ use proto::doorman::Admission;
 use proto::id::{ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::proof::TicketSecret;
+use proto::relay::RouterLimits;
 use proto::ticket::{ServerHint, Ticket};
 use proto::wire::VERSION;
 use proto::wire::peer::{Target, TargetKind};
 use proto::wire::signal::RelayHint;
+use relay::listen::Bind;
 use relay::net::{Net as _, Stream};
+use relay::standalone::{RelayConfig, StandAlone};
 use rendezvous::{Relaying, Server, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional, join};
 use tokio::sync::Notify;
@@ -50,13 +53,16 @@ pub(crate) fn pair(seed: u64, a: Kind, b: Kind) -> Plan {
 pub(crate) struct Lab {
     pub(crate) world: SimWorld,
     seed: u64,
-    /// Whether tickets name the server's relay.
-    relayed: Cell<bool>,
+    /// The relay that tickets name.
+    relay: RefCell<Option<RelayHint>>,
 }
 
 fn relay_hint() -> RelayHint {
     RelayHint { url: "http://s:8080/relay".to_owned(), peer_id: key(0).peer_id() }
 }
+
+/// Of the relay that stands alone.
+const ELSEWHERE: u8 = 200;
 
 /// One process of a peer.
 pub(crate) struct Peer {
@@ -72,7 +78,7 @@ pub(crate) fn run<T>(plan: &Plan, seed: u64, story: impl AsyncFnOnce(Lab) -> T) 
     // Who reads the log wants virtual times; `RUST_LOG=peer=debug` turns it on.
     let _ = tracing_subscriber::fmt().with_test_writer().without_time().with_env_filter(filter()).try_init();
     runtime.block_on(async {
-        story(Lab { world: SimWorld::start(plan), seed, relayed: Cell::new(false) }).await
+        story(Lab { world: SimWorld::start(plan), seed, relay: RefCell::new(None) }).await
     })
 }
 
@@ -90,13 +96,25 @@ pub(crate) fn key(number: u8) -> SecretKey {
 impl Lab {
     /// Starts the server, or starts it again. It has no relay, so that what is shown is shown of direct paths.
     pub(crate) fn server(&self) -> Server {
-        self.server_with(Relaying::Elsewhere(Vec::new()))
+        self.server_with(Relaying::Elsewhere { relays: Vec::new(), sessions: false })
     }
 
     /// A server that relays as well.
     pub(crate) fn server_with_relay(&self) -> Server {
-        self.relayed.set(true);
+        self.relay.replace(Some(relay_hint()));
         self.server_with(Relaying::Embedded(Box::default()))
+    }
+
+    /// A server whose peers wait at a relay that stands alone, on the same host.
+    pub(crate) fn server_with_relay_elsewhere(&self) -> (Server, StandAlone) {
+        let http = Bind::exactly("[::]:8081".parse().unwrap());
+        let (trusted_proxies, limits) = (Vec::new(), RouterLimits::default());
+        let config = RelayConfig { http, https: None, admin: None, trusted_proxies, limits };
+        let peer_id = key(ELSEWHERE).peer_id();
+        let relay = StandAlone::start(config, peer_id, &*self.world.net("s")).unwrap();
+        let hint = RelayHint { url: "http://s:8081/relay".to_owned(), peer_id };
+        self.relay.replace(Some(hint.clone()));
+        (self.server_with(Relaying::Elsewhere { relays: vec![hint], sessions: true }), relay)
     }
 
     /// Kills a server and starts one again 5 s later: how long it takes from then on until the peer is registered there.
@@ -143,6 +161,11 @@ impl Lab {
         ServerHint { url: "http://s:8080".into(), udp, peer_id: key(0).peer_id() }
     }
 
+    /// The relay that the server names.
+    fn hint_of_relay(&self) -> Option<RelayHint> {
+        self.relay.borrow().clone()
+    }
+
     /// A process of the peer at `host`. `process` tells processes of one identity apart.
     pub(crate) fn peer(&self, host: &str, process: u8) -> Peer {
         self.peer_at(host, process, "[::]:0".parse().unwrap())
@@ -154,15 +177,15 @@ impl Lab {
         self.peer_at(host, process, SocketAddr::new(ip, 0))
     }
 
-    /// A process of the peer at `host` that waits at the server's relay.
+    /// A process of the peer at `host` that waits at the relay which the server names.
     pub(crate) fn relayed_peer(&self, host: &str, paths: PathPolicy) -> Peer {
-        self.peer_of(host, 0, |config| EndpointConfig { relay: Some(relay_hint()), paths, ..config })
+        self.peer_of(host, 0, |config| EndpointConfig { relay: self.hint_of_relay(), paths, ..config })
     }
 
     /// The same, whose TCP goes through a proxy that refuses it until [`Self::proxy`]: until then it is at no relay, while
     /// its session goes over UDP.
     pub(crate) fn peer_behind_proxy(&self, host: &str, paths: PathPolicy) -> Peer {
-        let (relay, proxy) = (Some(relay_hint()), Some("http://s:3128".parse().unwrap()));
+        let (relay, proxy) = (self.hint_of_relay(), Some("http://s:3128".parse().unwrap()));
         self.peer_of(host, 0, |config| EndpointConfig { relay, proxy, paths, ..config })
     }
 
@@ -213,7 +236,7 @@ impl Lab {
             expires: None,
             share: SHARE,
             server: self.hint(),
-            relay: self.relayed.get().then(relay_hint),
+            relay: self.hint_of_relay(),
             sharer: key(1 + b'b' % 64).peer_id(),
         }
     }

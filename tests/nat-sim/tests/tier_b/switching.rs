@@ -69,6 +69,7 @@ impl End {
             relay: key(0).peer_id(),
             key: Arc::clone(&me),
             instance,
+            wait: Duration::ZERO,
             seed: [number; 32],
         };
         let (relay, _absent) = RelayClient::open(config, Outbound::new(net, None));
