@@ -292,22 +292,10 @@ long_steps() {
 laboratory_steps() {
     local lab=$CULVERT_BIN/nat-sim rough=(--runs 3000 --loss 5% --jitter 50)
     step count_step "each pair of simulated NATs" "$lab" matrix --runs 1000
-    step count_step "pairs with a block or a mapped port" "$lab" matrix --runs 1000 --pairs "$(further_pairs)"
     step count_step "pairs on rough lines" "$lab" matrix "${rough[@]}" --pairs "$(plain_pairs)"
     step count_step "pairs that know their NATs" "$lab" matrix --runs 1000 --ready \
         --pairs symmetric-random:symmetric-random,symmetric-sequential:symmetric-random
     step count_step "random worlds" "$lab" worlds --count 100000 --seed 20261121
-}
-
-further_pairs() {
-    local pairs=(
-        port-restricted:symmetric-block
-        symmetric-block:symmetric-block
-        open:symmetric-random+mapped
-        port-restricted:symmetric-random+mapped
-        symmetric-random:symmetric-random+mapped
-    )
-    (IFS=, && printf '%s\n' "${pairs[*]}")
 }
 
 # Those that need no guess: 100 of 100, and of 3000 on rough lines all but three.

@@ -138,6 +138,26 @@ fn a_search_tries_1715_ports_of_one_address_at_500_a_second_and_none_twice() {
 }
 
 #[test]
+fn a_shell_that_is_kept_from_it_makes_up_for_little_at_a_time() {
+    for (late, through) in [(SEC * 3 / 100, 1715), (SEC / 10, 5 + 38 * 15)] {
+        let mut rig = Rig::new(kept());
+        rig.told(drawn(), 1);
+        rig.punch.begin_search(rig.now);
+        let mut most = 0;
+        for _ in 0..4 * SEC.as_millis() / late.as_millis() {
+            rig.now += late;
+            let before = rig.sent.len();
+            while rig.punch.poll_timeout().is_some_and(|at| at <= rig.now) {
+                rig.punch.handle_timeout(rig.now);
+                rig.drain();
+            }
+            most = most.max(rig.sent.len() - before);
+        }
+        assert_eq!((rig.sent.len(), most), (through, 15), "{late:?} late each time");
+    }
+}
+
+#[test]
 fn the_side_that_opens_says_so_once_all_flows_are_there_and_closes_them_when_nobody_comes() {
     let mut rig = Rig::new(drawn());
     rig.told(kept(), 0);

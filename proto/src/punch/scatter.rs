@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::context::{Context, PunchAction};
 use super::search::{SOCKETS, drawn};
-use super::{BATCH, prime_ttl};
+use super::{BATCH, after_batch, prime_ttl};
 use crate::nat::{NatProfile, PortRange};
 use crate::path::LinkId;
 
@@ -82,7 +82,7 @@ impl Scatter {
         if self.next > now {
             return false;
         }
-        let (interval, size) = BATCH;
+        let (_, size) = BATCH;
         let (ttl, after) = match self.phase {
             _ if self.flows.is_empty() => return true,
             Phase::Waiting | Phase::Resting => return true,
@@ -94,7 +94,7 @@ impl Scatter {
             context.probe(*link, *target, ttl);
         }
         self.done += size;
-        self.next = now + interval;
+        self.next = after_batch(self.next, now);
         if self.done < self.flows.len() {
             return false;
         }

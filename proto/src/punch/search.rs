@@ -12,7 +12,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::RngCore as _;
 
 use super::context::{Context, PunchAction};
-use super::{BATCH, prime_ttl};
+use super::{BATCH, after_batch, prime_ttl};
 use crate::nat::{NatProfile, PortRange};
 use crate::path::LinkId;
 
@@ -57,13 +57,13 @@ impl Opening {
         if self.primed == self.links.len() {
             return true;
         }
-        let (interval, size) = BATCH;
+        let (_, size) = BATCH;
         let remote = context.remote;
         for link in self.links.iter().skip(self.primed).take(size) {
             context.probe(*link, remote, Some(prime_ttl(0)));
         }
         self.primed = (self.primed + size).min(self.links.len());
-        self.next = now + interval;
+        self.next = after_batch(self.next, now);
         if self.primed == self.links.len() {
             context.actions.push_back(PunchAction::Tell(*ours, 1));
             self.next = now + OPEN;
@@ -106,12 +106,12 @@ impl Seeking {
         if self.next > now {
             return false;
         }
-        let (interval, size) = BATCH;
+        let (_, size) = BATCH;
         let ip = context.remote.ip();
         for port in self.ports.drain(..size.min(self.ports.len())) {
             context.probe(LinkId::MAIN, SocketAddr::new(ip, port), None);
         }
-        self.next = now + interval;
+        self.next = after_batch(self.next, now);
         self.ports.is_empty()
     }
 
