@@ -56,6 +56,9 @@ impl FromStr for ServerUrl {
         if authority.contains(['/', '?', '@', ' ']) {
             return Err(error("there is more to it than a host and a port"));
         }
+        if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(error("its host has a character that no host has; a name in another script is written xn--…"));
+        }
         let (host, port) =
             split_port(authority).ok_or_else(|| error("its port is no number from 1 to 65535"))?;
         if host.is_empty() {
@@ -123,6 +126,8 @@ mod tests {
             "http://host#nonsense",
             "http://[::1",
             "https://host#aaaa",
+            "https://ho\0st:443",
+            "https://bücher.example",
         ] {
             assert!(matches!(text.parse::<ServerUrl>(), Err(Error::ServerUrl { .. })), "{text}");
         }
