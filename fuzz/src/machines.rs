@@ -103,11 +103,10 @@ pub fn matchmaker(data: &[u8]) {
         world.handle(event, &mut script);
         world.check(&config);
     }
-    for key in world.live.keys().copied().collect::<Vec<_>>() {
+    while let Some((key, _)) = world.live.pop_first() {
         world.machine.handle_disconnected(key);
-        world.live.remove(&key);
+        world.check(&config);
     }
-    world.check(&config);
     let stats = world.machine.stats();
     assert_eq!((stats.sessions, stats.shares), (0, 0));
     assert_eq!(world.machine.poll_timeout(), None, "nobody is left to wait for");
