@@ -57,7 +57,9 @@ impl FromStr for ServerUrl {
             return Err(error("there is more to it than a host and a port"));
         }
         if !authority.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(error("its host has a character that no host has; a name in another script is written xn--…"));
+            return Err(error(
+                "its host has a character that no host has; a name in another script is written xn--…",
+            ));
         }
         let (host, port) =
             split_port(authority).ok_or_else(|| error("its port is no number from 1 to 65535"))?;
