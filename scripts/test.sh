@@ -10,7 +10,7 @@ usage: scripts/test.sh [smoke | full | --quick]
   smoke    everything, at small sizes                                                      (the default)
   full     the same with the release build, the long figures (30 runs of each pair of NATs, …) and a remote screen in
            Chromium, then 1 GiB between two homes, each pair of simulated NATs a thousand times, 100 000 random worlds, a
-           minute of fuzzing for each target (with the nightly toolchain and cargo-fuzz), licences; some two hours
+           minute of fuzzing for each target (with the nightly toolchain and cargo-fuzz), licences; 70 minutes
   --quick  the Rust checks alone, for the edit loop
 
 What the tests need is installed first: Debian packages as root, Python packages into target/test-venv, those of npm

@@ -34,6 +34,9 @@ SETS = {
                ("ipv6-firewall", "ipv6-firewall"), ("ipv6-firewall", "open")],
     "wire": [*every_pair([f"wire:{kind}" for kind in [*SIMPLE, "address-restricted+leaky", "port-restricted+leaky",
                                                       "cgnat(port-restricted)", "cgnat(port-restricted+leaky)"]]),
+             ("wire:cgnat(symmetric-sequential)", "wire:cgnat(port-restricted)"),
+             ("wire:cgnat(symmetric-random)", "wire:cgnat(port-restricted)"),
+             ("wire:cgnat(symmetric-random)", "wire:full-cone"),
              ("wire:port-restricted", "wire:symmetric-block"), ("wire:symmetric-block", "wire:symmetric-block"),
              ("wire:same-nat", "wire:same-nat"), ("wire:same-nat+hairpin", "wire:same-nat+hairpin")],
 }
