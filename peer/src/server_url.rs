@@ -1,6 +1,7 @@
 //! The URL by which a user names a rendezvous.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use proto::id::PeerId;
@@ -66,6 +67,10 @@ impl FromStr for ServerUrl {
         if host.is_empty() {
             return Err(error("it names no host"));
         }
+        let is_address = authority.starts_with('[') && host.parse::<Ipv6Addr>().is_ok();
+        if !is_address && authority.contains(['[', ']']) {
+            return Err(error("what is in brackets is no IPv6 address"));
+        }
         let peer_id = match identity {
             None => None,
             Some(text) => Some(text.parse().map_err(|_| error("what follows # is no server identity"))?),
@@ -127,6 +132,9 @@ mod tests {
             "http://user@host",
             "http://host#nonsense",
             "http://[::1",
+            "http://[host]:8",
+            "http://[[2001]:8",
+            "http://ho]st",
             "https://host#aaaa",
             "https://ho\0st:443",
             "https://bücher.example",
