@@ -110,6 +110,14 @@ impl Rig {
         self.now = end;
     }
 
+    /// 500 packets in any second.
+    fn keeps_the_rate(&self) {
+        for (at, _) in &self.sent {
+            let within = self.sent.iter().filter(|(other, _)| other >= at && *other < *at + SEC).count();
+            assert!(within <= 500, "{within} in a second");
+        }
+    }
+
     fn told(&mut self, theirs: NatProfile, round: u8) {
         self.punch.handle_told(theirs, round, self.now);
         self.drain();
@@ -131,10 +139,7 @@ fn a_search_tries_1715_ports_of_one_address_at_500_a_second_and_none_twice() {
     assert!(rig.sent.iter().all(|(_, sent)| sent.path.remote.ip() == remote().ip()));
     let ports: BTreeSet<u16> = rig.sent.iter().map(|(_, sent)| sent.path.remote.port()).collect();
     assert_eq!((ports.len(), ports.first() >= Some(&1024)), (1715, true));
-    for (at, _) in &rig.sent {
-        let within = rig.sent.iter().filter(|(other, _)| other >= at && *other < *at + SEC).count();
-        assert!(within <= 500, "{within} in a second");
-    }
+    rig.keeps_the_rate();
 }
 
 #[test]
@@ -155,6 +160,22 @@ fn a_shell_that_is_kept_from_it_makes_up_for_little_at_a_time() {
         }
         assert_eq!((rig.sent.len(), most), (through, 15), "{late:?} late each time");
     }
+}
+
+#[test]
+fn a_shell_that_stumbles_sends_no_more_in_any_second() {
+    let mut rig = Rig::new(kept());
+    rig.told(drawn(), 1);
+    rig.punch.begin_search(rig.now);
+    // It is on time, and late for once.
+    for late in (0..600).map(|n| if n == 50 { 80 } else { 0 }) {
+        let at = rig.punch.poll_timeout().map_or(rig.now, |at| at.max(rig.now));
+        rig.now = at + Duration::from_millis(late);
+        rig.punch.handle_timeout(rig.now);
+        rig.drain();
+    }
+    assert_eq!(rig.sent.len(), 1715);
+    rig.keeps_the_rate();
 }
 
 #[test]

@@ -18,12 +18,11 @@
 mod bracket;
 mod context;
 mod machine;
+mod pace;
 mod scatter;
 mod search;
 mod survey;
 mod volley;
-
-use std::time::{Duration, Instant};
 
 pub use context::PunchAction;
 pub use machine::{Known, Punch};
@@ -33,20 +32,6 @@ use crate::nat::{Allocation, NatProfile, PortRange};
 
 /// The most sockets that one exchange opens at a time.
 pub const MAX_SOCKETS: u16 = search::SOCKETS;
-
-/// How often packets of a long series leave, and how many at a time: 500 a second.
-const BATCH: (Duration, usize) = (Duration::from_millis(10), 5);
-
-/// How many of them leave at once, where a busy machine kept the shell from sending: in a series that has to be through
-/// before flows close, late packets are lost ones.
-const MADE_UP_FOR: u32 = 3;
-
-/// When a batch is due after one that was due at `due` and leaves at `now`.
-fn after_batch(due: Instant, now: Instant) -> Instant {
-    let (interval, _) = BATCH;
-    let earliest = now.checked_sub((MADE_UP_FOR - 2) * interval).unwrap_or(now);
-    (due + interval).max(earliest)
-}
 
 /// The most ports of a block that two sides search at once: the 512 that carriers give a subscriber, and what an
 /// estimate from samples adds where a block begins anywhere.

@@ -9,8 +9,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::context::{Context, PunchAction};
+use super::pace::{BATCH, INTERVAL, Pace};
+use super::prime_ttl;
 use super::search::{SOCKETS, drawn};
-use super::{BATCH, after_batch, prime_ttl};
 use crate::nat::{NatProfile, PortRange};
 use crate::path::LinkId;
 
@@ -44,6 +45,7 @@ pub(super) struct Scatter {
     /// How many flows have had their turn in this phase.
     done: usize,
     is_other_open: bool,
+    pace: Pace,
     next: Instant,
 }
 
@@ -60,7 +62,8 @@ impl Scatter {
         let ports = drawn(theirs, count as usize, &mut context.rng);
         let targets = ports.into_iter().map(|port| SocketAddr::new(ip, port)).collect();
         let next = now + PATIENCE;
-        Self { targets, flows: Vec::new(), phase: Phase::Opening, done: 0, is_other_open, next }
+        let (flows, phase, pace) = (Vec::new(), Phase::Opening, Pace::default());
+        Self { targets, flows, phase, done: 0, is_other_open, pace, next }
     }
 
     /// The sockets are there. Each has as many flows as it takes for all targets.
@@ -82,7 +85,6 @@ impl Scatter {
         if self.next > now {
             return false;
         }
-        let (_, size) = BATCH;
         let (ttl, after) = match self.phase {
             _ if self.flows.is_empty() => return true,
             Phase::Waiting | Phase::Resting => return true,
@@ -90,11 +92,11 @@ impl Scatter {
             Phase::Checking(n) if n + 1 < PASSES => (None, Phase::Checking(n + 1)),
             Phase::Checking(_) => (None, Phase::Resting),
         };
-        for (link, target) in self.flows.iter().skip(self.done).take(size) {
+        for (link, target) in self.flows.iter().skip(self.done).take(BATCH) {
             context.probe(*link, *target, ttl);
         }
-        self.done += size;
-        self.next = after_batch(self.next, now);
+        self.done += BATCH;
+        self.next = self.pace.after(self.next, now);
         if self.done < self.flows.len() {
             return false;
         }
@@ -116,11 +118,10 @@ impl Scatter {
     fn begin(&mut self, phase: Phase, now: Instant) {
         self.phase = phase;
         self.done = 0;
-        self.next = now
-            + match phase {
-                Phase::Opening | Phase::Checking(_) => BATCH.0,
-                Phase::Waiting => PATIENCE,
-                Phase::Resting => REST,
-            };
+        self.next = match phase {
+            Phase::Opening | Phase::Checking(_) => self.pace.not_before(now + INTERVAL),
+            Phase::Waiting => now + PATIENCE,
+            Phase::Resting => now + REST,
+        };
     }
 }

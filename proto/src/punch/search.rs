@@ -12,7 +12,8 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::RngCore as _;
 
 use super::context::{Context, PunchAction};
-use super::{BATCH, after_batch, prime_ttl};
+use super::pace::{BATCH, Pace};
+use super::prime_ttl;
 use crate::nat::{NatProfile, PortRange};
 use crate::path::LinkId;
 
@@ -33,13 +34,14 @@ const OPEN: Duration = Duration::from_secs(6);
 pub(super) struct Opening {
     links: Vec<LinkId>,
     primed: usize,
+    pace: Pace,
     next: Instant,
 }
 
 impl Opening {
     pub(super) fn new(context: &mut Context, now: Instant) -> Self {
         context.open(SOCKETS);
-        Self { links: Vec::new(), primed: 0, next: now + OPEN }
+        Self { links: Vec::new(), primed: 0, pace: Pace::default(), next: now + OPEN }
     }
 
     pub(super) fn handle_opened(&mut self, links: &[LinkId], now: Instant) {
@@ -57,13 +59,12 @@ impl Opening {
         if self.primed == self.links.len() {
             return true;
         }
-        let (_, size) = BATCH;
         let remote = context.remote;
-        for link in self.links.iter().skip(self.primed).take(size) {
+        for link in self.links.iter().skip(self.primed).take(BATCH) {
             context.probe(*link, remote, Some(prime_ttl(0)));
         }
-        self.primed = (self.primed + size).min(self.links.len());
-        self.next = after_batch(self.next, now);
+        self.primed = (self.primed + BATCH).min(self.links.len());
+        self.next = self.pace.after(self.next, now);
         if self.primed == self.links.len() {
             context.actions.push_back(PunchAction::Tell(*ours, 1));
             self.next = now + OPEN;
@@ -93,12 +94,13 @@ pub(super) fn drawn(range: PortRange, count: usize, rng: &mut ChaCha12Rng) -> Ve
 #[derive(Debug)]
 pub(super) struct Seeking {
     ports: Vec<u16>,
+    pace: Pace,
     next: Instant,
 }
 
 impl Seeking {
     pub(super) fn new(range: PortRange, context: &mut Context, now: Instant) -> Self {
-        Self { ports: drawn(range, PROBES, &mut context.rng), next: now }
+        Self { ports: drawn(range, PROBES, &mut context.rng), pace: Pace::default(), next: now }
     }
 
     /// Returns whether it is over.
@@ -106,12 +108,11 @@ impl Seeking {
         if self.next > now {
             return false;
         }
-        let (_, size) = BATCH;
         let ip = context.remote.ip();
-        for port in self.ports.drain(..size.min(self.ports.len())) {
+        for port in self.ports.drain(..BATCH.min(self.ports.len())) {
             context.probe(LinkId::MAIN, SocketAddr::new(ip, port), None);
         }
-        self.next = after_batch(self.next, now);
+        self.next = self.pace.after(self.next, now);
         self.ports.is_empty()
     }
 
