@@ -44,7 +44,7 @@ const OURS: usize = 6;
 
 fn forwards_faithfully(request: &RequestHead) {
     let visit = Visit::new([192, 0, 2, 1].into(), false, request, &[]);
-    let head = request_head(request, &visit, &Rewrite::default());
+    let head = request_head(request, &visit, &Rewrite::default(), false);
     let mut scan = Scan::default();
     assert_eq!(scan.find_end(&head), Ok(Some(head.len())), "the head is one head");
     let again = match RequestHead::parse(&head) {

@@ -93,8 +93,8 @@ pub struct Rewrite {
 }
 
 /// The request's head for the local server. `Host` is the first field, on a line that localtunnel's client
-/// finds to rewrite; the connection is for this exchange alone.
-pub fn request_head(request: &RequestHead, visit: &Visit, rewrite: &Rewrite) -> Vec<u8> {
+/// finds to rewrite. `keep` is whether the connection is to stay behind the answer.
+pub fn request_head(request: &RequestHead, visit: &Visit, rewrite: &Rewrite, keep: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(1024);
     put(&mut out, &[request.method.as_bytes(), b" ", &request.target, b" HTTP/1.1\r\n"]);
     let host = request.authority.as_str();
@@ -125,7 +125,13 @@ pub fn request_head(request: &RequestHead, visit: &Visit, rewrite: &Rewrite) -> 
             put_field(&mut out, "Connection", "Upgrade");
             put_field(&mut out, "Upgrade", protocol);
         }
-        None => put_field(&mut out, "Connection", if trailers { "close, TE" } else { "close" }),
+        None => match (keep, trailers) {
+            (true, true) => put_field(&mut out, "Connection", "TE"),
+            // Saying nothing keeps it (RFC 9112 §9.3).
+            (true, false) => {}
+            (false, true) => put_field(&mut out, "Connection", "close, TE"),
+            (false, false) => put_field(&mut out, "Connection", "close"),
+        },
     }
     out.extend_from_slice(b"\r\n");
     out
@@ -248,7 +254,7 @@ mod tests {
         let head = format!("GET /a HTTP/1.1\r\nhOsT: Nas.example.test:81\r\n{fields}\r\n");
         let request = RequestHead::parse(head.as_bytes()).unwrap();
         let visit = Visit::new("192.0.2.1".parse().unwrap(), false, &request, &[]);
-        String::from_utf8(request_head(&request, &visit, rewrite)).unwrap()
+        String::from_utf8(request_head(&request, &visit, rewrite, false)).unwrap()
     }
 
     fn response(head: &str, version: Version) -> (String, Framing, bool) {

@@ -5,8 +5,8 @@
 //! [`request::RequestHead`] of it, [`host`] says whether that is for the server itself, for a name, or for
 //! nobody. Names are the keys' that claimed them ([`names`]); [`lineup`] says which connection of the owner
 //! serves one, and [`access`] whom it lets in ([`guesses`] how often one may try). To others [`pool`] lends a
-//! connection of a localtunnel client. [`forward`] writes the head anew, from what was understood and from
-//! nothing else; [`chunk`] reads a chunked body, and [`response`] the answer. What comes over HTTP/2 is first
+//! connection of a localtunnel client; that to a sharer's server may stay for the same visitor ([`keep`]).
+//! [`forward`] writes the head anew, from what was understood and from nothing else; [`chunk`] reads a chunked body, and [`response`] the answer. What comes over HTTP/2 is first
 //! written as HTTP/1.1 ([`http2`]).
 
 pub mod access;
@@ -16,6 +16,7 @@ pub mod guesses;
 pub mod head;
 pub mod host;
 pub mod http2;
+pub mod keep;
 pub mod label;
 pub mod lineup;
 pub mod names;

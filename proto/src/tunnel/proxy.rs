@@ -83,6 +83,7 @@ pub struct Visit {
     pub scheme: &'static str,
     /// The addresses from the visitor to here, the last hop last.
     chain: Vec<IpAddr>,
+    direct: bool,
 }
 
 impl Visit {
@@ -104,7 +105,12 @@ impl Visit {
             }
         }
         chain.reverse();
-        Self { client: chain.first().copied().unwrap_or(peer), scheme, chain }
+        Self { client: chain.first().copied().unwrap_or(peer), scheme, chain, direct: !is_proxy }
+    }
+
+    /// Whether the visitor itself sent the request, and no trusted proxy.
+    pub const fn is_direct(&self) -> bool {
+        self.direct
     }
 
     /// The value of X-Forwarded-For.

@@ -5,6 +5,8 @@ use super::head::{BadHead, Body, Fields, Version, framing, lines};
 /// An answer's head in its parsed form, from which alone it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseHead {
+    /// The version that the server speaks.
+    pub version: Version,
     /// The status, from 100 to 599.
     pub status: u16,
     /// The words behind it.
@@ -32,7 +34,7 @@ impl ResponseHead {
         };
         let bodiless = method == "HEAD" || status < 200 || status == 204 || status == 304;
         let body = if bodiless { Body::None } else { framing.unwrap_or(Body::UntilClose) };
-        Ok(Self { status, reason: reason.to_vec(), fields, body, length })
+        Ok(Self { version, status, reason: reason.to_vec(), fields, body, length })
     }
 
     /// Whether another answer to the same request follows.

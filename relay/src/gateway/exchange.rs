@@ -2,13 +2,14 @@
 //!
 //! Both directions run at once: a server may answer before it has read everything, and an upload may wait for
 //! what the server says. The visitor's head is written anew, and so is the answer's; nothing is ever copied
-//! from one side's framing to the other's. The connection is for this exchange alone.
+//! from one side's framing to the other's.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proto::tunnel::forward::{Framing, request_head, response_head};
 use proto::tunnel::head::{Body, Version};
+use proto::tunnel::keep;
 use proto::tunnel::proxy::Visit;
 use proto::tunnel::request::RequestHead;
 use proto::tunnel::response::ResponseHead;
@@ -81,6 +82,8 @@ pub(crate) struct Exchanged {
     pub(crate) status: u16,
     pub(crate) ended: Ended,
     pub(crate) upgraded: bool,
+    /// The connection to the local server, where it can carry another exchange.
+    pub(crate) stays: Option<Upstream>,
 }
 
 /// How far it has come, as both directions see it.
@@ -120,6 +123,8 @@ pub(crate) struct Exchange<'a> {
     pub(crate) visit: &'a Visit,
     pub(crate) limits: &'a GatewayLimits,
     pub(crate) domain: &'a str,
+    /// Whether the local server is asked to keep its connection.
+    pub(crate) keep: bool,
     /// Content that came from the visitor, and went to it.
     pub(crate) bytes: &'a mut (u64, u64),
 }
@@ -138,10 +143,15 @@ impl Exchange<'_> {
         match result {
             Ok((head, None)) => Ok(self.upgraded(&head, visitor, upstream).await),
             Ok((head, Some(ended))) => {
-                if !matches!(ended, Ended::Whole { .. }) {
-                    upstream.abort();
+                let mut stays = None;
+                match ended {
+                    Ended::Whole { keep_alive: true } if self.keep && keep::may_stay(&head) => {
+                        stays = Some(upstream)
+                    }
+                    Ended::Whole { .. } => {}
+                    Ended::Cut | Ended::Blocked => upstream.abort(),
                 }
-                Ok(Exchanged { status: head.status, ended, upgraded: false })
+                Ok(Exchanged { status: head.status, ended, upgraded: false, stays })
             }
             Err(failed) => {
                 // A client that has not connected to its local server yet must not ask it when it does.
@@ -159,7 +169,7 @@ impl Exchange<'_> {
         progress: &Progress,
     ) -> Result<(ResponseHead, Option<Ended>), Failed> {
         let mut head = std::mem::take(&mut upstream.before);
-        head.extend(request_head(self.request, self.visit, &upstream.rewrite));
+        head.extend(request_head(self.request, self.visit, &upstream.rewrite, self.keep));
         let mut inbound = pin!(self.inbound(head, &mut visitor.inbox, &mut upstream.write, progress));
         let head = tokio::select! {
             biased;
@@ -320,7 +330,7 @@ impl Exchange<'_> {
         if ended == Ended::Cut {
             upstream.abort();
         }
-        Exchanged { status: 101, ended, upgraded: true }
+        Exchanged { status: 101, ended, upgraded: true, stays: None }
     }
 }
 

@@ -17,7 +17,7 @@ pub(crate) struct Inbox {
     buffer: Vec<u8>,
     from: usize,
     to: usize,
-    /// Everything that has ever come.
+    /// Everything that has come since the count began.
     total: u64,
 }
 
@@ -39,7 +39,7 @@ impl Inbox {
         }
     }
 
-    /// How many bytes have come in all.
+    /// How many bytes have come since the count began.
     pub(crate) const fn total(&self) -> u64 {
         self.total
     }
@@ -74,6 +74,11 @@ impl Inbox {
         if self.data().is_empty() && self.buffer.len() > SMALL {
             self.buffer = vec![0; SMALL];
         }
+    }
+
+    /// Begins to count anew.
+    pub(crate) const fn forget(&mut self) {
+        self.total = 0;
     }
 
     /// Waits for a whole head, and takes it out. `None` is the end of the stream. What does not begin with

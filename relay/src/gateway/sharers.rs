@@ -37,7 +37,7 @@ use super::inbox::Inbox;
 use super::places::{self, Places};
 use super::stats::Counters;
 use super::tunnels::Tunnels;
-use super::upstream::Upstream;
+use super::upstream::{Lent, Upstream};
 use crate::net::Outgoing;
 use crate::relayed::is_relayed;
 
@@ -113,6 +113,19 @@ pub(crate) enum Found {
 pub(crate) struct Served {
     pub(crate) shown: Arc<Shown>,
     connection: Connection,
+}
+
+impl Served {
+    /// What a connection is that this visitor gets.
+    pub(crate) fn lends(&self, visit: &Visit, host: &str) -> Lent {
+        Lent {
+            connection: self.connection.stable_id(),
+            shown: Arc::clone(&self.shown),
+            client: visit.client,
+            scheme: visit.scheme,
+            host: host.to_owned(),
+        }
+    }
 }
 
 /// A connection's place among the others; dropping it gives its names' visitors to the next.
@@ -286,23 +299,22 @@ impl Drop for Seat {
 }
 
 impl Sharers {
-    /// A stream to the sharer's local server, for one exchange of this visitor.
+    /// A stream to the sharer's local server, for an exchange of this visitor.
     pub(crate) async fn borrow(
         &self,
         Served { shown, connection }: Served,
-        visit: &Visit,
-        host: &str,
+        lent: Lent,
     ) -> Result<Upstream, Refusal> {
         let place = Place::take(&shown, self.terms.exchanges).ok_or(Refusal::Busy)?;
         let opened = timeout(BUSY, connection.open_bi()).await.map_err(|_| Refusal::Busy)?;
         let (send, recv) = opened.map_err(|_| Refusal::Away)?;
-        let scheme = if visit.scheme == "https" { Scheme::Https } else { Scheme::Http };
+        let scheme = if lent.scheme == "https" { Scheme::Https } else { Scheme::Http };
         let visitor = Visitor {
             version: VERSION,
             share: shown.share,
-            address: visit.client,
+            address: lent.client,
             scheme,
-            host: host.to_owned(),
+            host: lent.host.clone(),
         };
         let given_up = Arc::new(AtomicBool::new(false));
         let incoming = Incoming { recv, given_up: Arc::clone(&given_up) };
@@ -311,6 +323,7 @@ impl Sharers {
             write: Box::new(ToSharer { send, given_up }),
             before: frame(&visitor),
             rewrite: Arc::clone(&shown.rewrite),
+            lent: Some(lent),
             hold: Box::new(place),
         })
     }

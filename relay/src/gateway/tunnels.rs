@@ -363,7 +363,8 @@ async fn idle(
             Idle::Lent(visitor) => {
                 // Its own end is the lease's.
                 let rewrite = Arc::clone(&lease.tunnels.unchanged);
-                let upstream = Upstream { inbox, write, before: Vec::new(), rewrite, hold: Box::new(lease) };
+                let (before, lent, hold) = (Vec::new(), None, Box::new(lease));
+                let upstream = Upstream { inbox, write, before, rewrite, lent, hold };
                 let _gone = visitor.send(Ok(upstream));
                 return;
             }

@@ -2,6 +2,7 @@
 
 use proto::name::ShareName;
 use proto::tunnel::access::Admission;
+use proto::tunnel::keep;
 use proto::tunnel::pool::Refusal;
 use proto::tunnel::proxy::Visit;
 use proto::tunnel::request::RequestHead;
@@ -27,12 +28,14 @@ impl From<Refusal> for NoUpstream {
 }
 
 impl Gateway {
-    /// A connection for an exchange with the local server behind this name, which is wanted since `since`.
+    /// A connection for an exchange with the local server behind this name, which is wanted since `since`: the one that
+    /// has stayed behind the visitor's last exchange, where this one may go over it.
     pub(super) async fn upstream(
         &self,
         name: &ShareName,
         request: &RequestHead,
         visit: &Visit,
+        stayed: &mut Option<Upstream>,
         since: Instant,
     ) -> Result<Upstream, NoUpstream> {
         match self.sharers.find(name) {
@@ -40,7 +43,14 @@ impl Gateway {
                 if let Some(page) = self.turned_away(name, &served.shown, request, visit) {
                     return Err(NoUpstream::Told(page));
                 }
-                Ok(self.sharers.borrow(served, visit, request.authority.as_str()).await?)
+                let lent = served.lends(visit, request.authority.as_str());
+                let same = |stayed: &mut Upstream| stayed.lent.as_ref() == Some(&lent);
+                if keep::may_use(request, visit)
+                    && let Some(upstream) = stayed.take_if(same).and_then(Upstream::again)
+                {
+                    return Ok(upstream);
+                }
+                Ok(self.sharers.borrow(served, lent).await?)
             }
             Found::Away => Err(Refusal::Away.into()),
             Found::Nobody => match &self.tunnels {

@@ -5,16 +5,19 @@ use std::sync::Arc;
 use proto::name::ShareName;
 use proto::tunnel::head::{BadHead, Body};
 use proto::tunnel::host::Destination;
+use proto::tunnel::keep;
 use proto::tunnel::pool::Refusal;
 use proto::tunnel::proxy::Visit;
 use proto::tunnel::request::RequestHead;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
+use tokio::time::error::Elapsed;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::exchange::{Ended, Exchange, Exchanged, Failed};
 use super::inbox::{HeadError, Inbox, write_all};
 use super::page::Page;
+use super::upstream::Upstream;
 use super::upstreams::NoUpstream;
 use super::{Gateway, stopped};
 use crate::access_log::{AccessLog, Entry};
@@ -27,6 +30,10 @@ use crate::net::{Outgoing, Stream};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
 
+/// How long a connection to the local server waits for its visitor's next request: a browser asks for all that belongs
+/// to a page at once, and many servers close theirs after a few seconds.
+const STAYS: Duration = Duration::from_secs(1);
+
 /// A visitor's connection.
 pub(crate) struct Visitor {
     pub(crate) inbox: Inbox,
@@ -34,6 +41,8 @@ pub(crate) struct Visitor {
     pub(crate) asker: Asker,
     /// The version of HTTP that it really speaks.
     pub(crate) http: &'static str,
+    /// The connection to the local server that has stayed behind the last exchange.
+    pub(crate) stayed: Option<Upstream>,
 }
 
 /// What follows a request on its connection.
@@ -72,7 +81,7 @@ impl Gateway {
         http: &'static str,
         mut stop: watch::Receiver<bool>,
     ) {
-        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker, http };
+        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker, http, stayed: None };
         let mut patience = self.config.limits.head;
         loop {
             let next = match self.next_request(&mut visitor, patience, &mut stop).await {
@@ -115,7 +124,7 @@ impl Gateway {
         if inbox.data().is_empty() {
             tokio::select! {
                 biased;
-                came = timeout(patience, inbox.fill()) => match came {
+                came = first_bytes(inbox, &mut visitor.stayed, patience) => match came {
                     Ok(Ok(1..)) => {}
                     Ok(Ok(0) | Err(_)) | Err(_) => return Err(NoRequest::End),
                 },
@@ -180,7 +189,7 @@ impl Gateway {
         let mut bytes = (0, 0);
         let mut tries = if request.may_be_repeated() { 2 } else { 1 };
         let failed = loop {
-            let upstream = match self.upstream(name, request, visit, log.since).await {
+            let upstream = match self.upstream(name, request, visit, &mut visitor.stayed, log.since).await {
                 Ok(upstream) => upstream,
                 Err(NoUpstream::Refused(why)) => {
                     return self.answer(visitor, request, &refusal(why, request), log).await;
@@ -188,10 +197,15 @@ impl Gateway {
                 Err(NoUpstream::Told(page)) => return self.answer(visitor, request, &page, log).await,
             };
             let (limits, domain) = (&self.config.limits, self.config.urls.domain.as_str());
-            let mut exchange = Exchange { request, visit, limits, domain, bytes: &mut bytes };
+            // Over HTTP/2 each stream is a connection for one request.
+            let keep = upstream.lent.is_some() && visitor.http == "1.1" && keep::may_ask(request, visit);
+            let mut exchange = Exchange { request, visit, limits, domain, keep, bytes: &mut bytes };
             tries -= 1;
             match exchange.run(visitor, upstream).await {
-                Ok(exchanged) => return self.finished(&exchanged, bytes, log),
+                Ok(mut exchanged) => {
+                    visitor.stayed = exchanged.stays.take();
+                    return self.finished(&exchanged, bytes, log);
+                }
                 // The local server may have closed the connection just before it was lent.
                 Err(Failed::Unanswered | Failed::Lost) if tries > 0 => {}
                 Err(failed) => break failed,
@@ -273,6 +287,22 @@ impl Gateway {
         let (to, http) = (self.config.access_log.as_ref(), visitor.http);
         Log { to, request: &request, visit: &visit, http, since }.write(status, (0, bytes));
     }
+}
+
+/// Waits for the visitor to begin its next request. It may take `patience`; what has stayed behind its last one is not held
+/// for as long.
+async fn first_bytes(
+    inbox: &mut Inbox,
+    stayed: &mut Option<Upstream>,
+    patience: Duration,
+) -> Result<std::io::Result<usize>, Elapsed> {
+    if stayed.is_some() {
+        if let Ok(came) = timeout(STAYS, inbox.fill()).await {
+            return Ok(came);
+        }
+        *stayed = None;
+    }
+    timeout(patience, inbox.fill()).await
 }
 
 /// Says that nothing more comes, and lets the visitor finish.

@@ -54,8 +54,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Carries an exchange whose request's head has been read, between these. How it ended.
 async fn exchanged(visitor: (Incoming, Way), server: (Incoming, Way)) -> Result<(u16, Ended), Failed> {
     let asker = Asker { from: ([192, 0, 2, 1], 1).into(), tls: false };
-    let mut visitor =
-        Visitor { inbox: Inbox::new(visitor.0), write: Box::new(visitor.1), asker, http: "1.1" };
+    let mut visitor = Visitor {
+        inbox: Inbox::new(visitor.0),
+        write: Box::new(visitor.1),
+        asker,
+        http: "1.1",
+        stayed: None,
+    };
     let request = RequestHead::parse(REQUEST.as_bytes()).unwrap();
     let visit = Visit::new(asker.from.ip(), asker.tls, &request, &[]);
     let limits = GatewayLimits { answer: SHORT, body: SHORT, ..GatewayLimits::default() };
@@ -65,10 +70,12 @@ async fn exchanged(visitor: (Incoming, Way), server: (Incoming, Way)) -> Result<
         visit: &visit,
         limits: &limits,
         domain: "example.test",
+        keep: false,
         bytes: &mut bytes,
     };
     let (inbox, write) = (Inbox::new(server.0), Box::new(server.1));
-    let upstream = Upstream { inbox, write, before: Vec::new(), rewrite: Arc::default(), hold: Box::new(()) };
+    let (before, rewrite) = (Vec::new(), Arc::default());
+    let upstream = Upstream { inbox, write, before, rewrite, lent: None, hold: Box::new(()) };
     let ended = tokio::time::timeout(PATIENCE, exchange.run(&mut visitor, upstream)).await;
     ended.expect("it never ends").map(|exchanged| (exchanged.status, exchanged.ended))
 }
