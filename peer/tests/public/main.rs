@@ -4,6 +4,7 @@
 mod access;
 mod names;
 mod passing;
+mod staying;
 #[path = "../support/mod.rs"]
 mod support;
 mod trust;
