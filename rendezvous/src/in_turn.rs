@@ -1,17 +1,17 @@
 //! When quinn's tasks have their turn.
 
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use quinn::{AsyncTimer, AsyncUdpSocket, Runtime, TokioRuntime};
 
-/// tokio as quinn's runtime, but for the turn of a connection's task: that comes after those of all tasks that are
-/// ready when it is woken.
+/// tokio as quinn's runtime, but for the turn of a busy connection's task: that comes after those of all tasks that
+/// are ready when it is woken.
 ///
 /// A task that writes to a stream wakes its connection's, and tokio runs what a task wakes right behind that
 /// task. So of many streams that have something to say each would have a packet, and a system call, for itself.
@@ -24,7 +24,7 @@ impl Runtime for InTurn {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(Box::pin(LastInLine { future, waits: false }));
+        TokioRuntime.spawn(Box::pin(last_in_line(future, BUSY)));
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -36,23 +36,23 @@ impl Runtime for InTurn {
     }
 }
 
-/// A task that goes to the end of the line each time that it is woken.
-struct LastInLine {
-    future: Pin<Box<dyn Future<Output = ()> + Send>>,
-    waits: bool,
-}
+/// A task that is woken again within this time has much to do. One that has little should not wait: stepping aside
+/// wakes another worker, which finds nothing to do.
+const BUSY: Duration = Duration::from_micros(100);
 
-impl Future for LastInLine {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.waits = !self.waits;
-        if self.waits {
-            // What wakes itself goes to the end of its worker's queue.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+/// A task that goes to the end of the line when it is woken so soon after its last turn.
+async fn last_in_line(mut future: Pin<Box<dyn Future<Output = ()> + Send>>, busy: Duration) {
+    let mut last: Option<Instant> = None;
+    loop {
+        if last.is_some_and(|last| last.elapsed() < busy) {
+            tokio::task::yield_now().await;
         }
-        self.future.as_mut().poll(cx)
+        if poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await {
+            return;
+        }
+        last = Some(Instant::now());
+        let mut woken = false;
+        poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 }
 
@@ -66,12 +66,13 @@ mod tests {
     async fn what_ready_tasks_say_is_there_when_the_turn_comes() {
         let (said, mut hears) = mpsc::unbounded_channel();
         let (told, mut together) = mpsc::unbounded_channel();
-        InTurn.spawn(Box::pin(async move {
+        let hearing = async move {
             while hears.recv().await.is_some() {
                 let more = std::iter::from_fn(|| hears.try_recv().ok()).count();
                 told.send(1 + more).unwrap();
             }
-        }));
+        };
+        tokio::spawn(last_in_line(Box::pin(hearing), Duration::MAX));
         // It is idle, and not about to have its first turn.
         said.send(()).unwrap();
         assert_eq!(together.recv().await, Some(1));

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How much longer a good visitor waits beside 2000 slow connections of other networks than alone."""
+"""How much longer a good visitor waits beside 2000 slow connections of other networks than alone: here, at nginx."""
 
 import argparse
 import asyncio
@@ -78,7 +78,7 @@ def main():
         return at_rate(side, 10, args.rate, args.seconds)
 
     def measure(name, side):
-        if name == "alone":
+        if name.endswith("alone"):
             return good(side)
         near, far = multiprocessing.Pipe()
         attacker = multiprocessing.Process(target=crowd, args=[args.slow, side, far], daemon=True)
@@ -88,16 +88,23 @@ def main():
         near.recv()
         figures = good(side)
         near.send("enough")
-        print(f"slow ones: {near.recv()}", flush=True)
+        print(f"slow ones, {name}: {near.recv()}", flush=True)
         attacker.join()
         time.sleep(1)
         return figures
 
     with Stand() as stand:
-        side = stand.culvert(stand.page())
-        good(side)
-        figures = interleaved(args.rounds, {"alone": side, "beside": side}, measure)
-    print_quantiles(figures, "beside", "alone")
+        local = stand.page()
+        sides = {"culvert": stand.culvert(local)}
+        # What the slow ones cost the machine, they cost nginx's visitors too.
+        sides["nginx"] = stand.nginx_proxy(local)
+        for side in sides.values():
+            good(side)
+        turns = {f"{name} {how}": side for name, side in sides.items() for how in ("alone", "beside")}
+        figures = interleaved(args.rounds, turns, measure)
+    for name in sides:
+        alone, beside = f"{name} alone", f"{name} beside"
+        print_quantiles({how: figures[how] for how in (alone, beside)}, beside, alone)
 
 
 main()

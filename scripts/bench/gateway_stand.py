@@ -47,7 +47,7 @@ PAGE = """
 PROXY = """
     upstream local {{ server 127.0.0.1:{local}; keepalive 64; keepalive_requests 100000000; }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096;
+        listen 127.0.0.1:{port} backlog=4096; client_header_timeout 10s;
         location / {{
             proxy_pass http://local; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
             proxy_request_buffering off;
@@ -225,7 +225,7 @@ def print_quantiles(figures, ours, theirs):
     """Of what `at_rate` said in each round: each side's quantiles, and ours by theirs."""
     for name, rounds in figures.items():
         quantiles = [f"{which} {median([each[which] for each in rounds], 2)} ms" for which in ("p50", "p99", "max")]
-        print(f"{name:8} {median([each['rate'] for each in rounds])} requests/s: {', '.join(quantiles)}")
+        print(f"{name:14} {median([each['rate'] for each in rounds])} requests/s: {', '.join(quantiles)}")
     for which in ("p50", "p99"):
         of = {name: [each[which] for each in rounds] for name, rounds in figures.items()}
         print(f"{ours} : {theirs}, {which} {ratio(of[ours], of[theirs]):.2f}")
