@@ -37,6 +37,12 @@ SETS = {
              ("wire:cgnat(symmetric-sequential)", "wire:cgnat(port-restricted)"),
              ("wire:cgnat(symmetric-random)", "wire:cgnat(port-restricted)"),
              ("wire:cgnat(symmetric-random)", "wire:full-cone"),
+             *((f"wire:cgnat({one_symmetric})", f"wire:{other}")
+               for one_symmetric in ["port-restricted/symmetric-sequential", "port-restricted/symmetric-random",
+                                     "symmetric-sequential/port-restricted", "symmetric-random/port-restricted"]
+               for other in ["full-cone", "cgnat(port-restricted)"]),
+             ("wire:cgnat(port-restricted/symmetric-sequential)", "wire:symmetric-sequential"),
+             ("wire:cgnat(port-restricted/symmetric-random)", "wire:symmetric-random"),
              ("wire:port-restricted", "wire:symmetric-block"), ("wire:symmetric-block", "wire:symmetric-block"),
              ("wire:same-nat", "wire:same-nat"), ("wire:same-nat+hairpin", "wire:same-nat+hairpin")],
 }

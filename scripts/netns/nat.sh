@@ -29,6 +29,10 @@ WIRE_KINDS=(
     'cgnat(port-restricted+leaky)'
     'cgnat(symmetric-sequential)'
     'cgnat(symmetric-random)'
+    'cgnat(port-restricted/symmetric-sequential)'
+    'cgnat(port-restricted/symmetric-random)'
+    'cgnat(symmetric-sequential/port-restricted)'
+    'cgnat(symmetric-random/port-restricted)'
 )
 
 # all_nat_kinds: the kernel's, then the wire's.

@@ -44,6 +44,10 @@ EXPECTED = {
     "cgnat(port-restricted+leaky)": [EI, APD, "from a block", "moves all new flows"],
     "cgnat(symmetric-sequential)": [APD, APD, "consecutive", "harmless"],
     "cgnat(symmetric-random)": [APD, APD, "random", "harmless"],
+    "cgnat(port-restricted/symmetric-sequential)": [APD, APD, "consecutive", "harmless"],
+    "cgnat(port-restricted/symmetric-random)": [APD, APD, "random", "harmless"],
+    "cgnat(symmetric-sequential/port-restricted)": [APD, APD, "random", "harmless"],
+    "cgnat(symmetric-random/port-restricted)": [APD, APD, "random", "harmless"],
 }
 
 

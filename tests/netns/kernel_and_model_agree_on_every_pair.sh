@@ -11,6 +11,8 @@ model_pairs() {
         "wire:address-restricted+leaky:$leaky"
         "wire:symmetric-random:wire:address-restricted"
         "wire:cgnat(symmetric-random):full-cone"
+        "wire:cgnat(port-restricted/symmetric-sequential):port-restricted"
+        "wire:cgnat(symmetric-random/port-restricted):full-cone"
         "wire:cgnat(port-restricted):port-restricted"
         "wire:cgnat($leaky):wire:cgnat($leaky)"
         "wire:symmetric-sequential:wire:port-restricted"

@@ -17,8 +17,8 @@ expected() {
     address-restricted) echo "$EI $AD $ports false" ;;
     port-restricted | same-nat) echo "$EI $APD $ports false" ;;
     same-nat+hairpin) echo "$EI $APD $ports true" ;;
-    symmetric-sequential) echo "$APD $APD sequential false" ;;
-    symmetric-random) echo "$APD $APD random false" ;;
+    symmetric-sequential | port-restricted/symmetric-sequential) echo "$APD $APD sequential false" ;;
+    symmetric-random | port-restricted/symmetric-random | symmetric-*/port-restricted) echo "$APD $APD random false" ;;
     udp-blocked) echo "none none none none" ;;
     esac
 }

@@ -53,6 +53,18 @@ impl Behaviour {
         }
     }
 
+    /// What it stands for, in a few words.
+    const fn describe(self) -> &'static str {
+        match self {
+            Self::Open => "a public address, IPv4 and IPv6",
+            Self::FullCone => "one port for all, open to all",
+            Self::AddressRestricted => "one port for all, open to addresses that were sent to",
+            Self::PortRestricted => "one port for all, open to endpoints that were sent to",
+            Self::SymmetricSequential => "a port for each endpoint, one above the last",
+            Self::SymmetricRandom => "a port for each endpoint, at random",
+        }
+    }
+
     /// Whether each remote endpoint sees another port.
     #[must_use]
     pub const fn is_symmetric(self) -> bool {
@@ -119,6 +131,13 @@ pub enum Kind {
     Home(Edge),
     /// Through a home router and a carrier's, both of this behaviour; both leaky where it is.
     Cgnat(Edge),
+    /// Through a home router and a carrier's, each of a behaviour of its own.
+    Layers {
+        /// The home router's.
+        home: Behaviour,
+        /// The carrier's.
+        carrier: Behaviour,
+    },
     /// Through a router that passes no UDP.
     UdpBlocked,
     /// With a global IPv6 address behind a stateful firewall, and without IPv4.
@@ -163,7 +182,8 @@ impl Kind {
         match self {
             Self::Home(Edge { behaviour, .. }) => Self::Home(Edge { behaviour, leaky: true }),
             Self::Cgnat(Edge { behaviour, .. }) => Self::Cgnat(Edge { behaviour, leaky: true }),
-            Self::UdpBlocked
+            Self::Layers { .. }
+            | Self::UdpBlocked
             | Self::Ipv6Firewall
             | Self::SameLan
             | Self::SameNat
@@ -178,7 +198,8 @@ impl Kind {
     pub const fn loses_its_port(self) -> bool {
         match self {
             Self::Home(edge) | Self::Cgnat(edge) => edge.leaky && !edge.behaviour.is_symmetric(),
-            Self::UdpBlocked
+            Self::Layers { .. }
+            | Self::UdpBlocked
             | Self::Ipv6Firewall
             | Self::SameLan
             | Self::SameNat
@@ -200,8 +221,23 @@ impl Kind {
         }
     }
 
+    /// Two routers one behind the other of which one alone is symmetric.
+    pub const ONE_SYMMETRIC_LAYER: [Self; 4] = [
+        Self::layers_of(Behaviour::PortRestricted, Behaviour::SymmetricSequential),
+        Self::layers_of(Behaviour::PortRestricted, Behaviour::SymmetricRandom),
+        Self::layers_of(Behaviour::SymmetricSequential, Behaviour::PortRestricted),
+        Self::layers_of(Behaviour::SymmetricRandom, Behaviour::PortRestricted),
+    ];
+
     /// Further kinds, which random worlds are not drawn from: behind those of [`Self::all`] in every matrix.
-    pub const FURTHER: [Self; 2] = [Self::SymmetricBlock, Self::Mapped];
+    pub const FURTHER: [Self; 6] = {
+        let [a, b, c, d] = Self::ONE_SYMMETRIC_LAYER;
+        [Self::SymmetricBlock, Self::Mapped, a, b, c, d]
+    };
+
+    const fn layers_of(home: Behaviour, carrier: Behaviour) -> Self {
+        Self::Layers { home, carrier }
+    }
 
     /// Every kind that has a name, [`Self::FURTHER`] but, in the order in which a matrix shows them.
     #[must_use]
@@ -228,7 +264,7 @@ impl Kind {
             | Self::SameNatHairpin
             | Self::SymmetricBlock
             | Self::Mapped => 1,
-            Self::Cgnat(_) => 2,
+            Self::Cgnat(_) | Self::Layers { .. } => 2,
         }
     }
 
@@ -242,14 +278,7 @@ impl Kind {
     #[must_use]
     pub fn describe(self) -> String {
         let edge = |edge: Edge| {
-            let what = match edge.behaviour {
-                Behaviour::Open => "a public address, IPv4 and IPv6",
-                Behaviour::FullCone => "one port for all, open to all",
-                Behaviour::AddressRestricted => "one port for all, open to addresses that were sent to",
-                Behaviour::PortRestricted => "one port for all, open to endpoints that were sent to",
-                Behaviour::SymmetricSequential => "a port for each endpoint, one above the last",
-                Behaviour::SymmetricRandom => "a port for each endpoint, at random",
-            };
+            let what = edge.behaviour.describe();
             let leak = if edge.leaky && edge.behaviour != Behaviour::Open {
                 "; an early probe from outside takes the reply tuple"
             } else {
@@ -260,6 +289,9 @@ impl Kind {
         match self {
             Self::Home(of) => edge(of),
             Self::Cgnat(of) => format!("home router and carrier, each: {}", edge(of)),
+            Self::Layers { home, carrier } => {
+                format!("home router: {}; carrier: {}", home.describe(), carrier.describe())
+            }
             Self::UdpBlocked => "a router that passes no UDP".to_owned(),
             Self::Ipv6Firewall => "global IPv6 behind a stateful firewall, no IPv4".to_owned(),
             Self::SameLan => "one LAN with the other, behind a port-restricted router".to_owned(),
@@ -283,6 +315,10 @@ impl Kind {
         match self {
             Self::Home(edge) => edge.policy().into_iter().collect(),
             Self::Cgnat(edge) => edge.policy().into_iter().chain(edge.carrier_policy()).collect(),
+            Self::Layers { home, carrier } => {
+                let [home, carrier] = [home, carrier].map(|behaviour| Edge { behaviour, leaky: false });
+                home.policy().into_iter().chain(carrier.carrier_policy()).collect()
+            }
             Self::UdpBlocked => {
                 port_restricted.map(|policy| Policy { passes_udp: false, ..policy }).into_iter().collect()
             }
@@ -314,6 +350,7 @@ impl fmt::Display for Kind {
         match self {
             Self::Home(edge) => edge.fmt(f),
             Self::Cgnat(edge) => write!(f, "cgnat({edge})"),
+            Self::Layers { home, carrier } => write!(f, "cgnat({}/{})", home.name(), carrier.name()),
             Self::UdpBlocked => f.write_str("udp-blocked"),
             Self::Ipv6Firewall => f.write_str("ipv6-firewall"),
             Self::SameLan => f.write_str("same-lan"),
@@ -361,15 +398,15 @@ mod tests {
         for (kind, name) in kinds().zip(&names) {
             assert_eq!(name.parse(), Ok(kind));
         }
-        assert_eq!(names.len(), 29);
+        assert_eq!(names.len(), 33);
         names.sort();
         names.dedup();
-        assert_eq!(names.len(), 29);
+        assert_eq!(names.len(), 33);
     }
 
     #[test]
     fn a_wrong_name_is_an_error_that_says_where_the_names_are() {
-        for name in ["", "easy", "open ", "cgnat(open)", "cgnat(cgnat(full-cone))", "udp-blocked+leaky"] {
+        for name in ["", "easy", "open ", "cgnat(open)", "cgnat(full-cone/open)", "udp-blocked+leaky"] {
             let error = name.parse::<Kind>().unwrap_err().to_string();
             assert!(error.contains("nat-sim list") && error.contains(name), "{error}");
         }
@@ -380,6 +417,19 @@ mod tests {
         for kind in Kind::all().into_iter().chain(Kind::FURTHER) {
             assert_eq!(kind.policies().len(), usize::from(kind.layers()), "{kind}");
         }
+    }
+
+    #[test]
+    fn a_home_router_comes_before_its_carrier() {
+        let kind: Kind = "cgnat(port-restricted/symmetric-random)".parse().unwrap();
+        let allocations: Vec<_> = kind.policies().iter().map(|policy| policy.allocation).collect();
+        assert_eq!(allocations, [Allocation::Preserving, Allocation::Random]);
+        let kind: Kind = "cgnat(symmetric-sequential/port-restricted)".parse().unwrap();
+        let allocations: Vec<_> = kind.policies().iter().map(|policy| policy.allocation).collect();
+        assert_eq!(
+            allocations,
+            [Allocation::Sequential { step: 1 }, Allocation::RandomInBlock { size: CARRIER_BLOCK }]
+        );
     }
 
     #[test]

@@ -123,7 +123,8 @@ pub fn direct_path_possible_across(between: Between, a: Kind, b: Kind) -> Remedy
 #[must_use]
 pub fn expectations() -> Vec<Row> {
     // Who asks for a mapped port has it from a program that the router runs, which no wire has.
-    let kinds: Vec<Kind> = Kind::all().into_iter().chain([Kind::SymmetricBlock]).collect();
+    let further = Kind::FURTHER.into_iter().filter(|kind| *kind != Kind::Mapped);
+    let kinds: Vec<Kind> = Kind::all().into_iter().chain(further).collect();
     let mut rows = Vec::new();
     for (n, &a) in kinds.iter().enumerate() {
         for &b in &kinds[n..] {
@@ -144,12 +145,22 @@ pub fn expectations() -> Vec<Row> {
 fn edge(kind: Kind) -> Option<Edge> {
     match kind {
         Kind::Home(edge) | Kind::Cgnat(edge) => Some(edge),
+        Kind::Layers { home, carrier } => Some(Edge { behaviour: strictest(home, carrier), leaky: false }),
         Kind::SameLan | Kind::SameNat | Kind::SameNatHairpin => {
             Some(Edge { behaviour: Behaviour::PortRestricted, leaky: false })
         }
         // With any but its like a block is an allocator as another.
         Kind::SymmetricBlock => Some(Edge { behaviour: Behaviour::SymmetricRandom, leaky: false }),
         Kind::UdpBlocked | Kind::Ipv6Firewall | Kind::Mapped => None,
+    }
+}
+
+/// What is seen outside a carrier's NAT. One that keeps no port of the home's draws another from a block, so that
+/// nothing is left of how the home router counted.
+fn strictest(home: Behaviour, carrier: Behaviour) -> Behaviour {
+    match (home, carrier) {
+        (Behaviour::SymmetricSequential, carrier) if !carrier.is_symmetric() => Behaviour::SymmetricRandom,
+        (home, carrier) => home.max(carrier),
     }
 }
 
@@ -231,6 +242,16 @@ mod tests {
                     direct_path_possible(a.behind_carrier(), b),
                     "{a} x {b}"
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_layers_the_strictest_counts() {
+        let [drawn, counted] = [Kind::SYMMETRIC_RANDOM, Kind::SYMMETRIC_SEQUENTIAL];
+        for (kind, same) in Kind::ONE_SYMMETRIC_LAYER.into_iter().zip([counted, drawn, drawn, drawn]) {
+            for other in Behaviour::ALL.map(Kind::of) {
+                assert_eq!(direct_path_possible(kind, other), direct_path_possible(same, other), "{kind}");
             }
         }
     }

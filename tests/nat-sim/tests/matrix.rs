@@ -171,6 +171,42 @@ fn a_drawn_port_is_found_among_all_in_two_seconds_and_hardly_ever_in_more_than_f
     }
 }
 
+/// Two routers in a row of which one is symmetric, and the other keeps ports or draws them from a block once for all.
+const LAYERS: [Kind; 4] = Kind::ONE_SYMMETRIC_LAYER;
+
+#[test]
+fn one_layer_that_counts_in_front_of_one_that_keeps_ports_is_predicted_as_a_single_one_is() {
+    let [counted_outside, ..] = LAYERS;
+    for b in [Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED.behind_carrier(), Kind::SYMMETRIC_SEQUENTIAL] {
+        let cell = cell(counted_outside, b, &Setting::default(), 30);
+        assert!(cell.direct >= 29, "{counted_outside} x {b}: seeds {:?}", cell.failed);
+        assert!(cell.quantile(0.95) <= Some(1500 * MS), "{counted_outside} x {b}: {:?}", cell.times);
+    }
+}
+
+#[test]
+fn one_layer_that_draws_ports_is_searched_for_as_a_single_one_is() {
+    let [_, drawn @ ..] = LAYERS;
+    for a in drawn {
+        for b in [Kind::PORT_RESTRICTED, Kind::PORT_RESTRICTED.behind_carrier()] {
+            let cell = cell(a, b, &Setting::default(), 20);
+            assert!(cell.is_always_direct(), "{a} x {b}: seeds {:?}", cell.failed);
+            assert!(cell.quantile(0.5) <= Some(2000 * MS), "{a} x {b}: {:?}", cell.times);
+        }
+    }
+}
+
+#[test]
+fn one_symmetric_layer_meets_at_once_whoever_answers_to_its_observed_source() {
+    for a in LAYERS {
+        for b in [Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED.behind_carrier()] {
+            let cell = cell(a, b, &Setting::default(), 10);
+            assert!(cell.is_always_direct(), "{a} x {b}: seeds {:?}", cell.failed);
+            assert!(cell.quantile(0.5) <= Some(SOON), "{a} x {b}: {:?}", cell.times);
+        }
+    }
+}
+
 /// Runs of a cell with and without a mutation.
 const SAMPLE: usize = 8;
 

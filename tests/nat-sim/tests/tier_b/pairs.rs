@@ -107,7 +107,7 @@ fn is_chosen(kind: Kind) -> bool {
     match kind {
         Kind::Home(edge) => !edge.leaky || kind == common.leaky(),
         Kind::Cgnat(_) => kind == common.behind_carrier(),
-        Kind::UdpBlocked | Kind::SymmetricBlock | Kind::Mapped => false,
+        Kind::Layers { .. } | Kind::UdpBlocked | Kind::SymmetricBlock | Kind::Mapped => false,
         Kind::Ipv6Firewall | Kind::SameLan | Kind::SameNat | Kind::SameNatHairpin => true,
     }
 }
