@@ -136,6 +136,35 @@ fn nothing_is_left_to_try_where_a_server_saw_all_addresses() {
 }
 
 #[test]
+fn a_direct_path_is_not_ruled_out_before_a_port_that_the_remotes_router_maps_was_tried() {
+    let said = |side: &mut Side| {
+        std::iter::from_fn(|| side.agent.poll_event()).any(|event| event == PathEvent::ReflexiveRuledOut)
+    };
+    for is_mapped in [false, true] {
+        let mut wire = Wire::new(40);
+        wire.deaf = true;
+        wire.introduce();
+        let now = wire.now;
+        let mapped = "198.51.100.7:7".parse().unwrap();
+        let side = &mut wire.sides[0];
+        if is_mapped {
+            side.agent.add_candidate(Candidate::new(CandidateKind::Mapped, mapped), now);
+        }
+        side.agent.rule_out_reflexive(now);
+        assert_eq!(said(side), !is_mapped);
+        if is_mapped {
+            assert_eq!(side.agent.outlook(), Outlook::Trying);
+            let over = std::iter::from_fn(|| {
+                let at = side.agent.poll_timeout().filter(|_| side.agent.outlook() == Outlook::Trying)?;
+                side.agent.handle_timeout(at);
+                Some(said(side))
+            });
+            assert_eq!(over.filter(|said| *said).count(), 1);
+        }
+    }
+}
+
+#[test]
 fn who_was_ruled_out_and_comes_all_the_same_is_met() {
     let mut wire = Wire::new(40);
     wire.introduce();

@@ -99,6 +99,9 @@ pub struct PathAgent {
     pub(super) futile: u32,
     /// Whether addresses that the server saw are left alone: see [`Self::rule_out_reflexive`].
     pub(super) is_reflexive_ruled_out: bool,
+    /// Whether it was said that no direct path leads through both NATs: not before a port that the remote's router maps
+    /// to it was tried.
+    pub(super) is_direct_ruled_out: bool,
     pub(super) rng: ChaCha12Rng,
     pub(super) transmits: VecDeque<CheckTransmit>,
     pub(super) events: VecDeque<PathEvent>,
@@ -141,6 +144,7 @@ impl PathAgent {
             asked_for_exchange: None,
             futile: 0,
             is_reflexive_ruled_out: false,
+            is_direct_ruled_out: false,
             rng: ChaCha12Rng::from_seed(seed),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -296,7 +300,7 @@ impl PathAgent {
 
     fn check_everything(&mut self, now: Instant) {
         self.failed = 0;
-        self.is_reflexive_ruled_out = false;
+        (self.is_reflexive_ruled_out, self.is_direct_ruled_out) = (false, false);
         self.begin_attempt(now);
         if let Some(path) = self.route.primary {
             self.check(path, None, now);

@@ -102,7 +102,10 @@ impl PathAgent {
                 pair.hush();
             }
         }
-        self.events.push_back(PathEvent::ReflexiveRuledOut);
+        let is_mapped = |pair: &Pair| pair.candidate == CandidateKind::Mapped && pair.next().is_some();
+        if !self.pairs.values().any(is_mapped) {
+            self.rule_out_direct();
+        }
         let is_under_way =
             |pair: &Pair| pair.kind != PathKind::Relay && !pair.proven && pair.next().is_some();
         if !self.pairs.values().any(is_under_way) {
@@ -110,8 +113,15 @@ impl PathAgent {
         }
     }
 
+    fn rule_out_direct(&mut self) {
+        if !std::mem::replace(&mut self.is_direct_ruled_out, true) {
+            self.events.push_back(PathEvent::ReflexiveRuledOut);
+        }
+    }
+
     /// What is left to be tried was tried: it is tried again, rarely, and no other port would help it.
     fn end_last_attempt(&mut self, now: Instant) {
+        self.rule_out_direct();
         let rounds = self.config.rounds();
         self.failed = self.failed.saturating_add(1).max(rounds);
         self.attempt_ends = None;

@@ -33,7 +33,7 @@ impl PathAgent {
         let Some(pair) = self.pairs.get(&path).filter(|pair| pair.proven) else { return };
         let leads = self.role == Role::Connector;
         let reason = match self.route.primary.and_then(|primary| self.pairs.get(&primary)) {
-            None if pair.kind == PathKind::Relay && self.is_reflexive_ruled_out => Reason::NoDirect,
+            None if pair.kind == PathKind::Relay && self.is_direct_ruled_out => Reason::NoDirect,
             None if pair.kind == PathKind::Relay => Reason::Relayed,
             None => Reason::FirstProven,
             Some(_) if self.route.primary == Some(path) => return,
