@@ -13,7 +13,7 @@ use proto::proof::{Exchange, TicketSecret};
 use proto::session::{Session, SessionAction, SessionConfig};
 use proto::wire::session::{FromServer, ToServer};
 use proto::wire::signal::{
-    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, Trickle, Username, Verdict,
+    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, SealedNat, Trickle, Username, Verdict,
 };
 use proto::wire::{self, VERSION};
 
@@ -173,11 +173,17 @@ impl Sessions {
     }
 }
 
+/// A registration, with something that only the ticket's holder could read.
+fn register(n: u8, sealed: u8) -> ToServer {
+    let nat = SealedNat { ticket: TicketId([5; 8]), sealed: vec![sealed; usize::from(sealed % 65)] };
+    ToServer::Register { share: ShareId([n; 8]), nat: (sealed > 0).then_some(nat) }
+}
+
 fn message(event: u8, script: &mut Script<'_>) -> Option<ToServer> {
     let n = script.byte() % 8;
     Some(match event {
         5 => ToServer::Hello { version: VERSION, instance: Instance([n; 8]), token: None },
-        6 => ToServer::Register { share: ShareId([n; 8]) },
+        6 => register(n, script.byte()),
         7 => ToServer::Unregister { share: ShareId([n; 8]) },
         8 => ToServer::Offer { to: peer(n % 4), offer: offer(n, script.byte(), None) },
         9 => {
@@ -202,7 +208,12 @@ pub fn session(data: &[u8]) {
             0 => session.handle_connected(now),
             1 => session.handle_lost(now),
             2 => session.handle_network_change(now),
-            3 => session.register(ShareId([script.byte() % 4; 8])),
+            3 => {
+                let (share, n) = (ShareId([script.byte() % 4; 8]), script.byte());
+                session.register(share);
+                let nat = SealedNat { ticket: TicketId([5; 8]), sealed: vec![n; usize::from(n % 65)] };
+                session.describe(share, (n > 0).then_some(nat));
+            }
             4 => session.unregister(ShareId([script.byte() % 4; 8])),
             5 => {
                 now += Duration::from_millis(40) * u32::from(script.byte());

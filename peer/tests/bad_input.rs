@@ -231,7 +231,7 @@ async fn answer(session: &mut FakeSession) -> (Nonce, Verdict) {
 async fn shared_at_our_server(server: &FakeServer, home: &Home) -> (support::Program, FakeSession, Ticket) {
     let mut share = home.share(&server.url(), "8000");
     let mut session = server.session().await;
-    let ToServer::Register { share: id } = session.next().await else { panic!("no registration") };
+    let ToServer::Register { share: id, .. } = session.next().await else { panic!("no registration") };
     session.send(FromServer::Registered { share: id }).await;
     let ticket = share.ticket().await.parse().unwrap();
     (share, session, ticket)

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
 
+use crate::candidate::CandidateKind;
 use crate::id::{Instance, PeerId};
 use crate::machine::random;
 use crate::nat::NatProfile;
-use crate::proof::{CheckKeys, Exchange};
+use crate::proof::{CheckKeys, Exchange, Place};
+use crate::punch::{Method, method};
 use crate::ticket::Ticket;
 use crate::wire::VERSION;
 use crate::wire::session::Undeliverable;
 use crate::wire::signal::{
-    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, RelayHint, Username, Verdict,
+    Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, RelayHint, SealedNat, Username, Verdict,
 };
 
 /// How long a sharer may take to answer before it counts as away.
@@ -48,6 +50,9 @@ pub enum DialEvent {
         instance: Instance,
         /// The relay at which it waits.
         relay: Option<RelayHint>,
+        /// Whether no direct path leads through both NATs, by what the sharer last said of its own. Its answer may
+        /// say better, and is what counts.
+        is_hopeless: bool,
     },
     /// Let in.
     Accepted {
@@ -149,10 +154,28 @@ impl Dial {
     }
 
     /// The server forwarded the offer.
-    pub fn handle_forwarded(&mut self, offer: Nonce, instance: Instance, relay: Option<RelayHint>) {
+    pub fn handle_forwarded(
+        &mut self,
+        offer: Nonce,
+        instance: Instance,
+        relay: Option<RelayHint>,
+        nat: Option<&SealedNat>,
+    ) {
         if self.is(offer) && self.deadline.is_some() {
-            self.events.push_back(DialEvent::Forwarded { instance, relay });
+            let is_hopeless = nat.is_some_and(|nat| self.is_hopeless(instance, nat));
+            self.events.push_back(DialEvent::Forwarded { instance, relay, is_hopeless });
         }
+    }
+
+    /// Whether our ports and those of the sharer's NAT would both have to be found. A port that a router maps need not
+    /// be.
+    fn is_hopeless(&self, instance: Instance, nat: &SealedNat) -> bool {
+        let Exchange { sharer, server, share, ticket, .. } = self.exchange;
+        let place = Place { sharer, instance, server, share, ticket };
+        let word = (nat.ticket == ticket).then(|| self.ticket.secret.open_nat(&place, &nat.sealed)).flatten();
+        let (Some(ours), Some(theirs)) = (self.nat, word) else { return false };
+        let is_mapped = self.claims.candidates.iter().any(|it| it.kind == CandidateKind::Mapped);
+        !is_mapped && !theirs.is_mapped && method(&ours, Some(&theirs.profile)) == Method::Hopeless
     }
 
     /// The server did not.
@@ -269,10 +292,11 @@ fn offer(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::candidate::Candidate;
     use crate::clock::start;
     use crate::id::{ShareId, TicketId};
-    use crate::nat::Dependence;
-    use crate::proof::TicketSecret;
+    use crate::nat::{Allocation, Dependence, PortRange};
+    use crate::proof::{NatWord, TicketSecret};
     use crate::ticket::ServerHint;
 
     const SHARER: (PeerId, Instance) = (PeerId::from_bytes([2; 32]), Instance([2; 8]));
@@ -339,6 +363,35 @@ mod tests {
             let Some(DialEvent::Accepted { nat, .. }) = dial.poll_event() else { panic!("not accepted") };
             assert_eq!(nat, heard);
         }
+    }
+
+    const DRAWN: NatProfile =
+        NatProfile { allocation: Some(Allocation::Random { range: PortRange::new(1024, 65_535) }), ..NAT };
+
+    /// What the server's first word tells a connector, by its own NAT and claims, and by what the sharer said.
+    fn foresees(ours: Option<NatProfile>, claims: Claims, said: NatWord, by: Instance) -> bool {
+        let mut dial = Dial::new(ticket(), ME, claims, ours, [7; 32], start());
+        let Exchange { sharer, server, share, ticket: id, .. } = *dial.exchange();
+        let place = Place { sharer, instance: SHARER.1, server, share, ticket: id };
+        let nat = SealedNat { ticket: id, sealed: ticket().secret.seal_nat(&place, &said, [1; 12]) };
+        let offer = dial.poll_transmit().unwrap();
+        dial.handle_forwarded(offer.nonce, by, None, Some(&nat));
+        let Some(DialEvent::Forwarded { is_hopeless, .. }) = dial.poll_event() else { panic!("no event") };
+        is_hopeless
+    }
+
+    #[test]
+    fn a_pair_is_hopeless_by_the_first_word_where_both_draw_ports_and_neither_has_a_mapped_one() {
+        let none = Claims::default;
+        let drawn = NatWord { profile: DRAWN, is_mapped: false };
+        assert!(foresees(Some(DRAWN), none(), drawn, SHARER.1));
+        assert!(!foresees(None, none(), drawn, SHARER.1), "nothing is known of ours");
+        assert!(!foresees(Some(DRAWN), none(), drawn, ME.1), "another process said it");
+        assert!(!foresees(Some(DRAWN), none(), NatWord { is_mapped: true, ..drawn }, SHARER.1));
+        assert!(!foresees(Some(DRAWN), none(), NatWord { profile: NAT, ..drawn }, SHARER.1));
+        let mapped = Candidate::new(CandidateKind::Mapped, "198.51.100.1:4000".parse().unwrap());
+        let claims = Claims { candidates: vec![mapped], relay: None };
+        assert!(!foresees(Some(DRAWN), claims, drawn, SHARER.1));
     }
 
     #[test]

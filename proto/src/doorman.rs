@@ -15,10 +15,10 @@ use rand_chacha::rand_core::SeedableRng as _;
 use crate::id::{Instance, PeerId, ShareId, TicketId};
 use crate::machine::random;
 use crate::nat::NatProfile;
-use crate::proof::{self, CheckKeys, Exchange, TicketSecret};
+use crate::proof::{self, CheckKeys, Exchange, NatWord, Place, TicketSecret};
 use crate::wire::VERSION;
 use crate::wire::peer::Hello;
-use crate::wire::signal::{Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, Verdict};
+use crate::wire::signal::{Answer, Challenge, Claims, Mac, Nonce, Offer, Refusal, SealedNat, Verdict};
 
 /// How many accepted offers one generation remembers (16 bytes each).
 pub const GENERATION: usize = 4096;
@@ -77,6 +77,10 @@ pub struct Doorman {
     instance: Instance,
     share: ShareId,
     tickets: BTreeMap<TicketId, Admission>,
+    /// The ticket that was admitted last: its holders are told of our NAT before they are let in.
+    newest: Option<TicketId>,
+    /// What they were told last.
+    told: Option<NatWord>,
     key: [u8; 32],
     generation: u64,
     current: BTreeSet<Nonce>,
@@ -94,6 +98,8 @@ impl Doorman {
             instance,
             share,
             tickets: BTreeMap::new(),
+            newest: None,
+            told: None,
             key: random(&mut rng),
             generation: 0,
             current: BTreeSet::new(),
@@ -106,11 +112,31 @@ impl Doorman {
     /// Lets the holders of a ticket in from here on.
     pub fn admit(&mut self, ticket: TicketId, admission: Admission) {
         self.tickets.insert(ticket, admission);
+        (self.newest, self.told) = (Some(ticket), None);
     }
 
     /// No longer does.
     pub fn revoke(&mut self, ticket: TicketId) {
         self.tickets.remove(&ticket);
+    }
+
+    /// What is to lie at `server` for who holds the newest ticket, where it is not what lies there: our NAT, as far as it
+    /// is known, or nothing any more. A share with several tickets tells no others.
+    pub fn describe(
+        &mut self,
+        server: PeerId,
+        word: Option<NatWord>,
+        unix_secs: u64,
+    ) -> Option<Option<SealedNat>> {
+        if std::mem::replace(&mut self.told, word) == word {
+            return None;
+        }
+        let newest = self.newest.and_then(|ticket| Some((ticket, self.tickets.get(&ticket)?)));
+        let good = newest.filter(|(_, it)| it.expires.is_none_or(|expires| unix_secs < expires));
+        let (Some((ticket, admission)), Some(word)) = (good, word) else { return Some(None) };
+        let place = Place { sharer: self.me, instance: self.instance, server, share: self.share, ticket };
+        let sealed = admission.secret.seal_nat(&place, &word, random(&mut self.rng));
+        Some(Some(SealedNat { ticket, sealed }))
     }
 
     /// The counts so far.

@@ -16,7 +16,7 @@ use crate::limit::{Prefix, PrefixParts, Rate};
 use crate::machine::Bucket;
 use crate::wire::VERSION;
 use crate::wire::session::{FromServer, ToServer, Undeliverable, close};
-use crate::wire::signal::{Nonce, RelayHint, Verdict};
+use crate::wire::signal::{Nonce, Offer, RelayHint, SealedNat, Verdict};
 
 /// Names a session among those of this server, never reused.
 pub type SessionKey = u64;
@@ -111,7 +111,8 @@ struct Session {
     observed: SocketAddr,
     /// Whose part of all sessions it takes.
     prefix: Option<Prefix>,
-    shares: BTreeSet<ShareId>,
+    /// With what is said of the NAT to who holds the ticket.
+    shares: BTreeMap<ShareId, Option<SealedNat>>,
     exchanges: VecDeque<Nonce>,
     offers_from: Bucket,
     offers_to: Bucket,
@@ -181,7 +182,7 @@ impl Matchmaker {
                 admitted: false,
                 observed: canonical(observed),
                 prefix,
-                shares: BTreeSet::new(),
+                shares: BTreeMap::new(),
                 exchanges: VecDeque::new(),
                 offers_from: Bucket::full(offers_from.burst, offers_from.refill, now),
                 offers_to: Bucket::full(offers_to.burst, offers_to.refill, now),
@@ -231,7 +232,7 @@ impl Matchmaker {
                 self.handle_hello(key, instance, now);
             }
             ToServer::Register { .. } if greeted && !session.admitted => self.cut(key, close::NOT_ADMITTED),
-            ToServer::Register { share } if greeted => self.register(key, share),
+            ToServer::Register { share, nat } if greeted => self.register(key, share, nat),
             ToServer::Unregister { share } if greeted => self.unregister(key, share),
             ToServer::Offer { to, offer } if greeted => {
                 let nonce = offer.nonce;
@@ -240,7 +241,8 @@ impl Matchmaker {
                         let (from, from_instance, observed) = self.identity(key);
                         self.stats.offers_forwarded += 1;
                         let relay = self.config.relays.first().cloned();
-                        self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay });
+                        let nat = self.nat_told(key, sharer, &offer);
+                        self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay, nat });
                         self.send(sharer, FromServer::Offer { from, from_instance, observed, offer });
                     }
                     Err(reason) => {
@@ -331,13 +333,18 @@ impl Matchmaker {
         self.send(key, welcome);
     }
 
-    fn register(&mut self, key: SessionKey, share: ShareId) {
+    fn register(&mut self, key: SessionKey, share: ShareId, nat: Option<SealedNat>) {
         let max_shares = self.config.max_shares;
         let Some(session) = self.sessions.get_mut(&key) else { return };
-        if session.shares.len() >= max_shares && !session.shares.contains(&share) {
+        if let Some(told) = session.shares.get_mut(&share) {
+            // Whoever has registered later goes on to have the offers.
+            *told = nat;
+            return;
+        }
+        if session.shares.len() >= max_shares {
             return self.cut(key, close::PROTOCOL);
         }
-        session.shares.insert(share);
+        session.shares.insert(share, nat);
         let line = self.shares.entry((session.peer, share)).or_default();
         let displaced = line.last().copied().filter(|last| *last != key);
         line.retain(|other| *other != key);
@@ -351,7 +358,7 @@ impl Matchmaker {
     fn unregister(&mut self, key: SessionKey, share: ShareId) {
         let Some(session) = self.sessions.get_mut(&key) else { return };
         let peer = session.peer;
-        if session.shares.remove(&share) {
+        if session.shares.remove(&share).is_some() {
             self.leave_line(key, peer, share);
         }
     }
@@ -398,6 +405,15 @@ impl Matchmaker {
             self.note_exchange(sharer, nonce, max_exchanges);
         }
         Ok((sharer, instance))
+    }
+
+    /// What a sharer says of its NAT to who made this offer. Behind one address with it there may be one NAT for both,
+    /// through which no port has to be found: of that the sharer knows nothing yet.
+    fn nat_told(&self, connector: SessionKey, sharer: SessionKey, offer: &Offer) -> Option<SealedNat> {
+        let (connector, sharer) = (self.sessions.get(&connector)?, self.sessions.get(&sharer)?);
+        let told = sharer.shares.get(&offer.share)?.as_ref()?;
+        let is_for_them = told.ticket == offer.ticket && connector.observed.ip() != sharer.observed.ip();
+        is_for_them.then(|| told.clone())
     }
 
     /// Remembers an exchange with a session; the oldest of too many is forgotten, as are those that ended.
@@ -462,7 +478,7 @@ impl Matchmaker {
         {
             self.instances.remove(&(session.peer, instance));
         }
-        for share in session.shares {
+        for share in session.shares.into_keys() {
             self.leave_line(key, session.peer, share);
         }
         for nonce in session.exchanges {

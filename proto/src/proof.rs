@@ -1,5 +1,10 @@
 //! Proofs of a ticket's secret: the MACs of offers, answers and trickles, the keys of connectivity checks,
-//! the proof on an open connection. Each has a label of its own, so none stands in for another.
+//! the proof on an open connection, and the key under which a sharer's NAT is told. Each has a label of its own, so none
+//! stands in for another.
+
+mod sealed;
+
+pub use sealed::{NatWord, Place};
 
 use std::fmt;
 

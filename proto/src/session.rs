@@ -3,8 +3,7 @@
 //! The shell dials and moves frames; this machine says when to dial, what to send and what it meant. The
 //! session is re-made for ever with jittered back-off; only a peer that was never welcomed gives up.
 
-use std::collections::BTreeSet;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use crate::id::{Instance, PeerId, ShareId};
 use crate::machine::{earliest, jitter};
 use crate::wire::VERSION;
 use crate::wire::session::{FromServer, ToServer, Undeliverable};
-use crate::wire::signal::{Answer, Nonce, Offer, RelayHint, Trickle};
+use crate::wire::signal::{Answer, Nonce, Offer, RelayHint, SealedNat, Trickle};
 
 /// How the session behaves in time.
 #[derive(Debug, Clone, Copy)]
@@ -94,6 +93,8 @@ pub enum SessionEvent {
         to_instance: Instance,
         /// Its relay.
         relay: Option<RelayHint>,
+        /// What it says of its NAT.
+        nat: Option<SealedNat>,
     },
     /// Our offer went nowhere.
     Undelivered {
@@ -143,13 +144,24 @@ enum State {
     Over,
 }
 
+/// A share that is registered on every session.
+#[derive(Debug, Default)]
+struct Registration {
+    /// Whether its offers come here.
+    has_offers: bool,
+    /// What is said of our NAT, until the session is another.
+    nat: Option<SealedNat>,
+    /// Whether the server has not heard that yet.
+    is_untold: bool,
+}
+
 /// The machine.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
     instance: Instance,
     token: Option<String>,
-    shares: BTreeSet<ShareId>,
+    shares: BTreeMap<ShareId, Registration>,
     started: Instant,
     welcomed_ever: bool,
     state: State,
@@ -175,7 +187,7 @@ impl Session {
             config,
             instance,
             token,
-            shares: BTreeSet::new(),
+            shares: BTreeMap::new(),
             started: now,
             welcomed_ever: false,
             state: State::Waiting { until: now },
@@ -190,14 +202,40 @@ impl Session {
 
     /// Registers a share, now and on every session to come.
     pub fn register(&mut self, share: ShareId) {
-        if self.shares.insert(share) && self.is_connected() {
-            self.send(ToServer::Register { share });
+        if self.shares.contains_key(&share) {
+            return;
+        }
+        self.shares.insert(share, Registration::default());
+        if self.is_connected() {
+            self.send(ToServer::Register { share, nat: None });
+        }
+    }
+
+    /// Says what our NAT is to who holds a share's ticket, or that it is not known any more. It holds until the next
+    /// session, behind whose address may be another NAT. One whose offers go to a newer process says it once it has
+    /// them again: a server that knows nothing of this would take it for yet a newer registration.
+    pub fn describe(&mut self, share: ShareId, nat: Option<SealedNat>) {
+        let Some(registration) = self.shares.get_mut(&share) else { return };
+        if registration.nat != nat {
+            (registration.nat, registration.is_untold) = (nat, true);
+            self.tell_nat(share);
+        }
+    }
+
+    fn tell_nat(&mut self, share: ShareId) {
+        let is_up = self.is_up();
+        let Some(registration) = self.shares.get_mut(&share).filter(|it| is_up && it.has_offers) else {
+            return;
+        };
+        if std::mem::take(&mut registration.is_untold) {
+            let nat = registration.nat.clone();
+            self.send(ToServer::Register { share, nat });
         }
     }
 
     /// No longer does.
     pub fn unregister(&mut self, share: ShareId) {
-        if self.shares.remove(&share) && self.is_connected() {
+        if self.shares.remove(&share).is_some() && self.is_connected() {
             self.send(ToServer::Unregister { share });
         }
     }
@@ -220,8 +258,9 @@ impl Session {
             return;
         }
         self.send(ToServer::Hello { version: VERSION, instance: self.instance, token: self.token.clone() });
-        for share in self.shares.clone() {
-            self.send(ToServer::Register { share });
+        for (share, registration) in &mut self.shares {
+            *registration = Registration::default();
+            self.actions.push_back(SessionAction::Send(ToServer::Register { share: *share, nat: None }));
         }
     }
 
@@ -274,10 +313,15 @@ impl Session {
                 self.handle_welcome(observed, udp_alternate, relays, now);
             }
             FromServer::Observed(addr) => self.event(SessionEvent::Observed(canonical(addr))),
-            FromServer::Registered { share } => self.event(SessionEvent::Registered(share)),
-            FromServer::Displaced { share } => self.event(SessionEvent::Displaced(share)),
-            FromServer::Forwarded { offer, to_instance, relay } => {
-                self.event(SessionEvent::Forwarded { offer, to_instance, relay });
+            FromServer::Registered { share } => self.handle_registered(share),
+            FromServer::Displaced { share } => {
+                if let Some(registration) = self.shares.get_mut(&share) {
+                    registration.has_offers = false;
+                }
+                self.event(SessionEvent::Displaced(share));
+            }
+            FromServer::Forwarded { offer, to_instance, relay, nat } => {
+                self.event(SessionEvent::Forwarded { offer, to_instance, relay, nat });
             }
             FromServer::Undelivered { offer, reason } => {
                 self.event(SessionEvent::Undelivered { offer, reason })
@@ -296,6 +340,17 @@ impl Session {
             }
             FromServer::Pong(_) => {}
         }
+    }
+
+    fn handle_registered(&mut self, share: ShareId) {
+        if let Some(registration) = self.shares.get_mut(&share) {
+            // The answer to what was said anew tells nothing new.
+            if std::mem::replace(&mut registration.has_offers, true) {
+                return;
+            }
+            self.tell_nat(share);
+        }
+        self.event(SessionEvent::Registered(share));
     }
 
     /// Time has passed.

@@ -14,8 +14,8 @@ use proto::nat::{Allocation, Dependence, NatProfile, PortRange};
 use proto::wire::peer::{ECHO, Hello, MAX_TARGETS, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, MAX_HINTS, MAX_TOKEN, ToServer, Undeliverable};
 use proto::wire::signal::{
-    Answer, Challenge, Claims, MAX_URL, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, Trickle, Username,
-    Verdict,
+    Answer, Challenge, Claims, MAX_SEALED, MAX_URL, Mac, NatHint, Nonce, Offer, Refusal, RelayHint,
+    SealedNat, Trickle, Username, Verdict,
 };
 use proto::wire::{Bounded, Deframer, MAX_FRAME, Malformed, body, frame, parse};
 use serde::Serialize;
@@ -106,6 +106,11 @@ fn nat_hint() -> impl Strategy<Value = NatHint> {
     )
 }
 
+fn sealed() -> impl Strategy<Value = SealedNat> {
+    (any::<[u8; 8]>(), vec(any::<u8>(), 0..=MAX_SEALED))
+        .prop_map(|(ticket, sealed)| SealedNat { ticket: TicketId(ticket), sealed })
+}
+
 fn to_server() -> impl Strategy<Value = ToServer> {
     let whom = || (peer(), any::<[u8; 8]>().prop_map(Instance));
     let share = || any::<[u8; 8]>().prop_map(ShareId);
@@ -113,7 +118,7 @@ fn to_server() -> impl Strategy<Value = ToServer> {
         (any::<(u8, [u8; 8])>(), option::of("[ -~]{0,256}")).prop_map(|((version, instance), token)| {
             ToServer::Hello { version, instance: Instance(instance), token }
         }),
-        share().prop_map(|share| ToServer::Register { share }),
+        share().prop_map(|share| ToServer::Register { share, nat: None }),
         share().prop_map(|share| ToServer::Unregister { share }),
         (peer(), offer()).prop_map(|(to, offer)| ToServer::Offer { to, offer }),
         (whom(), answer()).prop_map(|((to, to_instance), answer)| ToServer::Answer {
@@ -148,7 +153,7 @@ fn from_server() -> impl Strategy<Value = FromServer> {
         share().prop_map(|share| FromServer::Registered { share }),
         share().prop_map(|share| FromServer::Displaced { share }),
         (nonce(), whom(), option::of(relay())).prop_map(|(offer, (_, to_instance), relay)| {
-            FromServer::Forwarded { offer, to_instance, relay }
+            FromServer::Forwarded { offer, to_instance, relay, nat: None }
         }),
         (nonce(), reason).prop_map(|(offer, reason)| FromServer::Undelivered { offer, reason }),
         (whom(), addr(), offer()).prop_map(|((from, from_instance), observed, offer)| FromServer::Offer {
@@ -257,6 +262,20 @@ proptest! {
     }
 
     #[test]
+    fn what_is_sealed_of_a_nat_comes_whole_or_not_at_all(
+        nat in sealed(),
+        (share, nonce, instance) in any::<([u8; 8], [u8; 16], [u8; 8])>(),
+        relay in option::of(relay()),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let register = |nat| ToServer::Register { share: ShareId(share), nat };
+        comes_whole_or_not_at_all(&register(Some(nat.clone())), &register(None), at)?;
+        let (offer, to_instance) = (Nonce(nonce), Instance(instance));
+        let forwarded = |nat| FromServer::Forwarded { offer, to_instance, relay: relay.clone(), nat };
+        comes_whole_or_not_at_all(&forwarded(Some(nat)), &forwarded(None), at)?;
+    }
+
+    #[test]
     fn every_message_between_peers_survives_the_wire(
         (version, share, ticket, instance, proof) in any::<(u8, [u8; 8], [u8; 8], [u8; 8], [u8; 32])>(),
         welcome in welcome(),
@@ -337,8 +356,13 @@ proptest! {
         let claims = Claims { relay: relay.clone(), ..Claims::default() };
         let offer = Offer { claims, ..offer };
         prop_assert_eq!(refusal_of(&offer), Some(Malformed::OutOfBounds("the relay's URL")));
-        let forwarded = FromServer::Forwarded { offer: nonce, to_instance, relay };
+        let forwarded = FromServer::Forwarded { offer: nonce, to_instance, relay, nat: None };
         prop_assert_eq!(refusal_of(&forwarded), Some(Malformed::OutOfBounds("a relay's URL")));
+        let nat = Some(SealedNat { ticket: TicketId([1; 8]), sealed: vec![0; MAX_SEALED + extra] });
+        let register = ToServer::Register { share: ShareId([1; 8]), nat: nat.clone() };
+        prop_assert_eq!(refusal_of(&register), Some(Malformed::OutOfBounds("a sealed word")));
+        let forwarded = FromServer::Forwarded { offer: nonce, to_instance, relay: None, nat };
+        prop_assert_eq!(refusal_of(&forwarded), Some(Malformed::OutOfBounds("a sealed word")));
         let token = Some("t".repeat(MAX_TOKEN + extra));
         let hello = ToServer::Hello { version: 1, instance: to_instance, token };
         prop_assert_eq!(refusal_of(&hello), Some(Malformed::OutOfBounds("the token")));

@@ -161,7 +161,7 @@ fn messages() -> Vec<ToServer> {
     let (to, to_instance) = (PeerId::from_bytes([1; 32]), Instance([1; 8]));
     vec![
         hello(5),
-        ToServer::Register { share: support::share(1) },
+        ToServer::Register { share: support::share(1), nat: None },
         ToServer::Unregister { share: support::share(1) },
         ToServer::Offer { to, offer: offer(1, 1) },
         ToServer::Answer { to, to_instance, answer: answer(1) },

@@ -38,7 +38,8 @@ async fn an_offer_is_answered_and_both_sides_trickle() {
         FromServer::Forwarded {
             offer: Nonce([1; 16]),
             to_instance: Instance([1; 8]),
-            relay: own_relay(&server)
+            relay: own_relay(&server),
+            nat: None,
         }
     );
     let observed = connector.endpoint.local_addr().unwrap();

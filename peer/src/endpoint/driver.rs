@@ -389,6 +389,7 @@ impl Driver {
                 idle = false;
                 self.handle_session_event(event, now);
             }
+            idle &= self.describe_nat();
             idle &= self.drain_dials(now);
             idle &= self.drain_agents(now);
             idle &= self.drain_punches(now);

@@ -14,7 +14,7 @@ use crate::web::mirror;
 /// it published.
 async fn published(server: &FakeServer) -> (Connection, quinn::SendStream, gateway::Publication) {
     let mut session = server.session().await;
-    let ToServer::Register { share } = session.next().await else { panic!("not registered") };
+    let ToServer::Register { share, .. } = session.next().await else { panic!("not registered") };
     session.send(FromServer::Registered { share }).await;
     let connection = server.connection().await;
     tokio::spawn(async move {
@@ -80,7 +80,7 @@ async fn a_share_that_is_not_public_has_no_connection_for_visitors() {
     let (home, origin) = (Home::new(), mirror().await);
     let mut share = home.share(&server.url(), &origin.target());
     let mut session = server.session().await;
-    let ToServer::Register { share: id } = session.next().await else { panic!("not registered") };
+    let ToServer::Register { share: id, .. } = session.next().await else { panic!("not registered") };
     session.send(FromServer::Registered { share: id }).await;
     let told = share.event("ready").await;
     assert!(told["url"].is_null());

@@ -167,3 +167,33 @@ fn without_room_a_good_offer_is_refused_and_may_come_again() {
     assert_eq!(verdict(decision), Some(Verdict::Refused(Refusal::Full)));
     assert!(matches!(judge(&mut doorman, &offer), Decision::Admit { .. }));
 }
+
+fn word(is_mapped: bool) -> Option<NatWord> {
+    Some(NatWord { profile: NAT, is_mapped })
+}
+
+#[test]
+fn who_holds_the_newest_ticket_can_open_what_is_said_of_our_nat_whenever_it_changes() {
+    let mut doorman = doorman(true, None);
+    let (other, newest) = (TicketSecret::from_bytes([7; 16]), TicketId([8; 8]));
+    doorman.admit(newest, Admission { secret: other.clone(), expires: None, fresh: true });
+    let place =
+        Place { sharer: SHARER, instance: Instance([2; 8]), server: SERVER, share: SHARE, ticket: newest };
+    let mut seen = BTreeSet::new();
+    for word in [word(false), word(true), word(false)] {
+        let told = doorman.describe(SERVER, word, 1000).unwrap().unwrap();
+        assert_eq!((told.ticket, other.open_nat(&place, &told.sealed)), (newest, word));
+        assert_eq!(SECRET.open_nat(&place, &told.sealed), None);
+        assert_eq!(doorman.describe(SERVER, word, 1000), None, "it was said");
+        assert!(seen.insert(told.sealed), "the same bytes would tell the server that nothing is new");
+    }
+    assert_eq!(doorman.describe(SERVER, None, 1000), Some(None));
+}
+
+#[test]
+fn who_holds_no_good_ticket_is_told_nothing_of_our_nat() {
+    assert_eq!(doorman(true, Some(1000)).describe(SERVER, word(false), 1000), Some(None));
+    let mut doorman = doorman(true, None);
+    doorman.revoke(TICKET);
+    assert_eq!(doorman.describe(SERVER, word(false), 1000), Some(None));
+}

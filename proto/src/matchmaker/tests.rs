@@ -35,7 +35,7 @@ impl Rig {
     fn pair() -> Self {
         let mut rig = Self::new(MatchmakerConfig::default());
         rig.join(1, SHARER, 1);
-        rig.say(1, ToServer::Register { share: SHARE });
+        rig.say(1, ToServer::Register { share: SHARE, nat: None });
         rig.join(2, CONNECTOR, 2);
         rig.heard();
         rig
@@ -176,7 +176,7 @@ fn the_newest_registration_has_the_offers_and_the_older_is_told() {
     let mut rig = Rig::pair();
     rig.join(4, SHARER, 4);
     rig.heard();
-    rig.say(4, ToServer::Register { share: SHARE });
+    rig.say(4, ToServer::Register { share: SHARE, nat: None });
     assert_eq!(
         rig.heard(),
         [
@@ -287,7 +287,7 @@ fn exchanges_are_bounded_and_all_state_goes_with_its_session() {
     };
     let mut rig = Rig::new(config);
     rig.join(1, SHARER, 1);
-    rig.say(1, ToServer::Register { share: SHARE });
+    rig.say(1, ToServer::Register { share: SHARE, nat: None });
     rig.join(2, CONNECTOR, 2);
     for n in 0..100 {
         rig.offer(2, n);
@@ -323,4 +323,51 @@ fn what_comes_late_from_a_closed_session_is_not_counted_against_it_again() {
     rig.machine.handle_malformed(2);
     assert_eq!(rig.heard(), []);
     assert_eq!(rig.machine.stats().sessions_closed, 1);
+}
+
+fn sealed(ticket: u8, byte: u8) -> Option<SealedNat> {
+    Some(SealedNat { ticket: TicketId([ticket; 8]), sealed: vec![byte; 44] })
+}
+
+/// What comes with the first word about an offer under the ticket of zeroes.
+fn told(rig: &mut Rig, nonce: u8) -> Option<SealedNat> {
+    rig.heard();
+    rig.offer(2, nonce);
+    let heard = rig.heard();
+    let MatchmakerAction::Send(2, FromServer::Forwarded { nat, .. }) = &heard[0] else { panic!("{heard:?}") };
+    nat.clone()
+}
+
+#[test]
+fn what_a_sharer_says_of_its_nat_comes_with_the_first_word_to_who_offers_under_that_ticket() {
+    let mut rig = Rig::pair();
+    assert_eq!(told(&mut rig, 1), None);
+    for (said, heard) in
+        [(sealed(0, 7), sealed(0, 7)), (sealed(0, 8), sealed(0, 8)), (sealed(9, 7), None), (None, None)]
+    {
+        rig.say(1, ToServer::Register { share: SHARE, nat: said.clone() });
+        assert_eq!(rig.heard(), [], "it is registered already");
+        assert_eq!(told(&mut rig, said.map_or(0, |said| said.sealed[0] + said.ticket.0[0] + 2)), heard);
+    }
+}
+
+#[test]
+fn nothing_is_said_of_a_nat_to_who_may_be_behind_the_same_one() {
+    let mut rig = Rig::pair();
+    rig.say(1, ToServer::Register { share: SHARE, nat: sealed(0, 7) });
+    rig.machine.handle_rebound(2, "203.0.113.1:4001".parse().unwrap());
+    assert_eq!(told(&mut rig, 1), None);
+}
+
+#[test]
+fn who_says_anew_what_its_nat_is_takes_no_offers_from_a_newer_registration() {
+    let mut rig = Rig::pair();
+    rig.join(4, SHARER, 4);
+    rig.say(4, ToServer::Register { share: SHARE, nat: sealed(0, 4) });
+    rig.heard();
+    rig.say(1, ToServer::Register { share: SHARE, nat: sealed(0, 1) });
+    assert_eq!(rig.heard(), []);
+    assert_eq!(told(&mut rig, 1), sealed(0, 4));
+    rig.machine.handle_disconnected(4);
+    assert_eq!(told(&mut rig, 2), sealed(0, 1));
 }

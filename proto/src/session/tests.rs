@@ -45,7 +45,7 @@ fn the_hello_and_the_registrations_leave_in_one_flight() {
     session.handle_connected(now);
     let sent = actions(&mut session);
     assert!(matches!(sent[0], SessionAction::Send(ToServer::Hello { .. })));
-    assert_eq!(sent[1], SessionAction::Send(ToServer::Register { share: ShareId([2; 8]) }));
+    assert_eq!(sent[1], SessionAction::Send(ToServer::Register { share: ShareId([2; 8]), nat: None }));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn a_thousand_peers_come_back_within_3_s_of_a_short_outage_and_30_s_of_a_long_on
         [(0, 1, 200), (1000, 3, 200), (5000, 3, 200), (60_000, 16, 50), (600_000, 30, 30)]
     {
         let returns = returns(Duration::from_millis(outage));
-        let mut tenths = std::collections::BTreeMap::<u128, u32>::new();
+        let mut tenths = BTreeMap::<u128, u32>::new();
         returns.iter().for_each(|at| *tenths.entry(at.as_millis() / 100).or_default() += 1);
         let (last, most) = (returns.iter().max().unwrap(), tenths.values().max().unwrap());
         println!("after {outage} ms: back within {last:?}, at most {most} in 100 ms");
@@ -205,4 +205,74 @@ fn a_quiet_session_has_no_timer_but_its_ping() {
     session.handle_timeout(later);
     session.handle_message(FromServer::Pong(1), later);
     assert_eq!(session.poll_timeout(), Some(later + Duration::from_secs(15)));
+}
+
+const SHARE: ShareId = ShareId([2; 8]);
+
+fn sealed(byte: u8) -> Option<SealedNat> {
+    Some(SealedNat { ticket: crate::id::TicketId([3; 8]), sealed: vec![byte; 44] })
+}
+
+fn says(nat: Option<SealedNat>) -> SessionAction {
+    SessionAction::Send(ToServer::Register { share: SHARE, nat })
+}
+
+/// A session that is up, with a share whose offers come here.
+fn sharing(now: Instant) -> Session {
+    let mut session = session(now);
+    session.register(SHARE);
+    session.handle_connected(now);
+    session.handle_message(welcome(), now);
+    session.handle_message(FromServer::Registered { share: SHARE }, now);
+    actions(&mut session);
+    events(&mut session);
+    session
+}
+
+#[test]
+fn what_is_known_of_our_nat_is_said_once_and_again_when_it_changes() {
+    let now = start();
+    let mut session = sharing(now);
+    for nat in [sealed(1), sealed(2), None] {
+        session.describe(SHARE, nat.clone());
+        session.describe(SHARE, nat.clone());
+        assert_eq!(actions(&mut session), [says(nat)]);
+    }
+}
+
+#[test]
+fn a_server_that_answers_to_what_is_said_anew_tells_nobody_news() {
+    let now = start();
+    let mut session = sharing(now);
+    session.describe(SHARE, sealed(1));
+    session.handle_message(FromServer::Registered { share: SHARE }, now);
+    assert_eq!(events(&mut session), []);
+}
+
+#[test]
+fn who_has_no_offers_says_nothing_of_its_nat_before_it_has_them_again() {
+    let now = start();
+    let mut session = sharing(now);
+    session.handle_message(FromServer::Displaced { share: SHARE }, now);
+    session.describe(SHARE, sealed(1));
+    assert_eq!(actions(&mut session), []);
+    session.handle_message(FromServer::Registered { share: SHARE }, now);
+    assert_eq!(actions(&mut session), [says(sealed(1))]);
+    assert_eq!(events(&mut session), [SessionEvent::Displaced(SHARE), SessionEvent::Registered(SHARE)]);
+}
+
+#[test]
+fn on_another_session_nothing_is_said_of_a_nat_that_may_be_another() {
+    let now = start();
+    let mut session = sharing(now);
+    session.describe(SHARE, sealed(1));
+    session.handle_lost(now);
+    let later = now + Duration::from_secs(2);
+    session.handle_timeout(later);
+    actions(&mut session);
+    session.handle_connected(later);
+    assert_eq!(actions(&mut session)[1..], [says(None)]);
+    session.handle_message(welcome(), later);
+    session.handle_message(FromServer::Registered { share: SHARE }, later);
+    assert_eq!(actions(&mut session), []);
 }

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::signal::{Answer, MAX_URL, Nonce, Offer, RelayHint, Trickle};
-use super::{Bounded, Malformed};
+use super::signal::{Answer, MAX_URL, Nonce, Offer, RelayHint, SealedNat, Trickle};
+use super::{Bounded, Malformed, tail};
 use crate::id::{Instance, PeerId, ShareId};
 
 /// The ALPN of a session.
@@ -48,10 +48,13 @@ pub enum ToServer {
         /// Admission to a private server.
         token: Option<String>,
     },
-    /// Send this share's offers here.
+    /// Send this share's offers here. Said again on one session it only says anew what the NAT is.
     Register {
         /// The share.
         share: ShareId,
+        /// The sharer's NAT, for who holds the ticket. Programs that know nothing of it neither write nor read it.
+        #[serde(with = "tail")]
+        nat: Option<SealedNat>,
     },
     /// No more offers for this share.
     Unregister {
@@ -131,6 +134,10 @@ pub enum FromServer {
         to_instance: Instance,
         /// The relay at which it waits, as the server knows.
         relay: Option<RelayHint>,
+        /// What the sharer said of its NAT with its registration, for the offer's ticket. Programs that know nothing of
+        /// it neither write nor read it.
+        #[serde(with = "tail")]
+        nat: Option<SealedNat>,
     },
     /// An offer went nowhere.
     Undelivered {
@@ -185,7 +192,8 @@ impl Bounded for ToServer {
             Self::Offer { offer, .. } => offer.check_bounds(),
             Self::Answer { answer, .. } => answer.check_bounds(),
             Self::Trickle { trickle, .. } => trickle.check_bounds(),
-            Self::Hello { .. } | Self::Register { .. } | Self::Unregister { .. } | Self::Ping(_) => Ok(()),
+            Self::Register { nat, .. } => nat.iter().try_for_each(Bounded::check_bounds),
+            Self::Hello { .. } | Self::Unregister { .. } | Self::Ping(_) => Ok(()),
         }
     }
 }
@@ -199,7 +207,10 @@ impl Bounded for FromServer {
                 }
                 relays.iter().try_for_each(check_relay)
             }
-            Self::Forwarded { relay, .. } => relay.iter().try_for_each(check_relay),
+            Self::Forwarded { relay, nat, .. } => {
+                relay.iter().try_for_each(check_relay)?;
+                nat.iter().try_for_each(Bounded::check_bounds)
+            }
             Self::Offer { offer, .. } => offer.check_bounds(),
             Self::Answer { answer, .. } => answer.check_bounds(),
             Self::Trickle { trickle, .. } => trickle.check_bounds(),

@@ -14,6 +14,9 @@ use crate::nat::NatProfile;
 /// The longest URL in any message or ticket, in bytes.
 pub const MAX_URL: usize = 200;
 
+/// The longest sealed word, in bytes: those of today have 44.
+pub const MAX_SEALED: usize = 64;
+
 /// 128 random bits that make an exchange unlike any other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Nonce(pub [u8; 16]);
@@ -162,6 +165,22 @@ pub struct NatHint {
     pub round: u8,
     /// Over all of the above, the trickle's counter, or 0 with an offer or an answer, and the exchange's context.
     pub mac: Mac,
+}
+
+/// What a sharer says of its NAT to whoever holds this ticket, sealed ([`crate::proof::TicketSecret::seal_nat`]): the
+/// server that passes it on reads nothing in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedNat {
+    /// The ticket.
+    pub ticket: TicketId,
+    /// At most [`MAX_SEALED`] bytes.
+    pub sealed: Vec<u8>,
+}
+
+impl Bounded for SealedNat {
+    fn check_bounds(&self) -> Result<(), Malformed> {
+        if self.sealed.len() > MAX_SEALED { Err(Malformed::OutOfBounds("a sealed word")) } else { Ok(()) }
+    }
 }
 
 impl Bounded for Claims {

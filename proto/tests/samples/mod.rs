@@ -10,7 +10,8 @@ use proto::wire::gateway::{FromGateway, NotPublished, Publication, Scheme, ToGat
 use proto::wire::peer::{ECHO, Hello, Open, Target, TargetKind, Welcome};
 use proto::wire::session::{FromServer, ToServer, Undeliverable};
 use proto::wire::signal::{
-    Answer, Challenge, Claims, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, Trickle, Username, Verdict,
+    Answer, Challenge, Claims, Mac, NatHint, Nonce, Offer, Refusal, RelayHint, SealedNat, Trickle, Username,
+    Verdict,
 };
 
 /// A message and what its pin is called.
@@ -101,6 +102,14 @@ pub(crate) fn trickles() -> Vec<Named<Trickle>> {
     ]
 }
 
+fn sealed() -> SealedNat {
+    SealedNat { ticket: TICKET, sealed: (0..44).collect() }
+}
+
+fn forwarded(nat: Option<SealedNat>) -> FromServer {
+    FromServer::Forwarded { offer: NONCE, to_instance: INSTANCE, relay: Some(relay()), nat }
+}
+
 /// Everything that a peer says to a server.
 pub(crate) fn to_server() -> Vec<Named<ToServer>> {
     let (to, to_instance) = (PEER, INSTANCE);
@@ -111,7 +120,8 @@ pub(crate) fn to_server() -> Vec<Named<ToServer>> {
             "hello-token",
             ToServer::Hello { version: VERSION, instance: INSTANCE, token: Some("let me in".to_owned()) },
         ),
-        ("register", ToServer::Register { share: SHARE }),
+        ("register", ToServer::Register { share: SHARE, nat: None }),
+        ("register-nat", ToServer::Register { share: SHARE, nat: Some(sealed()) }),
         ("unregister", ToServer::Unregister { share: SHARE }),
         ("offer", ToServer::Offer { to, offer: offer() }),
         ("answer", ToServer::Answer { to, to_instance, answer: refused }),
@@ -140,7 +150,8 @@ pub(crate) fn from_server() -> Vec<Named<FromServer>> {
         ("observed", FromServer::Observed(observed)),
         ("registered", FromServer::Registered { share: SHARE }),
         ("displaced", FromServer::Displaced { share: SHARE }),
-        ("forwarded", FromServer::Forwarded { offer: NONCE, to_instance: INSTANCE, relay: Some(relay()) }),
+        ("forwarded", forwarded(None)),
+        ("forwarded-nat", forwarded(Some(sealed()))),
         ("undelivered", FromServer::Undelivered { offer: NONCE, reason: Undeliverable::Busy }),
         ("offer", FromServer::Offer { from, from_instance, observed, offer: offer() }),
         ("answer", FromServer::Answer { from, from_instance, observed: Some(observed), answer: again }),

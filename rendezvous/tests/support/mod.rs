@@ -157,7 +157,7 @@ impl Session {
     }
 
     pub(crate) async fn register(&mut self, n: u8) {
-        self.send(ToServer::Register { share: share(n) }).await;
+        self.send(ToServer::Register { share: share(n), nat: None }).await;
         assert_eq!(self.next().await, FromServer::Registered { share: share(n) });
     }
 }

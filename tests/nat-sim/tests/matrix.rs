@@ -7,10 +7,12 @@ use std::time::Duration;
 
 use nat_sim::kind::{Behaviour, Kind};
 use nat_sim::matrix::{Cell, Pair, Setting, all_pairs};
-use nat_sim::node::Mutation;
+use nat_sim::node::{Actor, Mutation, populate};
 use nat_sim::oracle::Remedy;
+use nat_sim::world::World;
 
 const MS: Duration = Duration::from_millis(1);
+const SEC: Duration = Duration::from_secs(1);
 
 /// Endpoint-independent mapping, which two sides of need no guess.
 const EIM: [Kind; 4] = [Kind::OPEN, Kind::FULL_CONE, Kind::ADDRESS_RESTRICTED, Kind::PORT_RESTRICTED];
@@ -86,10 +88,10 @@ fn a_hopeless_pair_ends_with_a_verdict_and_without_a_flood() {
 }
 
 #[test]
-fn a_hopeless_pair_is_known_for_one_by_the_offer_and_to_both_by_the_answer() {
+fn a_hopeless_pair_is_known_for_such_by_both_with_the_servers_first_word() {
     let [counted, drawn] = [Kind::SYMMETRIC_SEQUENTIAL, Kind::SYMMETRIC_RANDOM];
     // A connector that begins has to find out first: at R/2 it is welcomed, and asks twice. Then it says so.
-    for (is_ready, r_halves) in [(true, (1, 3)), (false, (7, 7))] {
+    for (is_ready, r_halves) in [(true, (1, 1)), (false, (7, 7))] {
         for (a, b) in [(drawn, drawn), (counted, drawn), (drawn, Kind::SymmetricBlock)] {
             let setting = Setting { is_ready, ..Setting::default() };
             let cell = cell(a, b, &setting, 20);
@@ -99,6 +101,42 @@ fn a_hopeless_pair_is_known_for_one_by_the_offer_and_to_both_by_the_answer() {
             assert!(one <= after(r_halves.0) && both <= after(r_halves.1), "{a} x {b}: {one:?}, {both:?}");
         }
     }
+}
+
+/// A pair that draws ports, ready, whose sharer's router has a port for it that the sharer knows of only once `until`
+/// has come.
+fn mapped_late(until: impl Fn(&World<Actor>) -> bool) -> World<Actor> {
+    let pair = Pair { a: Kind::SYMMETRIC_RANDOM, b: Kind::Mapped };
+    let seed = (0..).find(|seed| pair.connects_from_a(*seed)).unwrap();
+    let mut world = populate(&pair.plan(&Setting::default(), seed), None);
+    let mapped = world.node("b").peer().mapped();
+    world.with_node("b", |node, now| node.peer_mut().set_mapped(None, now));
+    world.run_until(3 * SEC, |world| world.node("b").peer().is_registered());
+    world.with_node("a", |node, now| node.peer_mut().get_ready(now));
+    world.run_until(3 * SEC, |_| false);
+    world.with_node("a", |node, now| node.peer_mut().dial(now));
+    assert!(world.run_until(4 * SEC, until));
+    world.with_node("b", |node, now| node.peer_mut().set_mapped(mapped, now));
+    world.run_until(8 * SEC, |world| {
+        ["a", "b"].iter().all(|name| world.node(name).peer().primary().is_some())
+    });
+    world
+}
+
+#[test]
+fn a_port_that_is_mapped_meanwhile_is_met_whatever_was_said_of_the_nat_before() {
+    let has_forwarded = |world: &World<Actor>| !world.node("s").server().offers_forwarded().is_empty();
+    let has_answered = |world: &World<Actor>| world.node("a").peer().agent().is_some();
+    // Known before the sharer answers, it is in the answer, and what was foreseen was never a verdict.
+    let world = mapped_late(has_forwarded);
+    let [a, b] = ["a", "b"].map(|name| world.node(name).peer());
+    assert!(a.primary().is_some() && b.primary().is_some());
+    assert_eq!((a.watch().misjudged(), a.watch().verdict()), (1, None));
+    // Known after, it is named at once.
+    let world = mapped_late(has_answered);
+    let [a, b] = ["a", "b"].map(|name| world.node(name).peer());
+    assert!(a.primary().is_some() && b.primary().is_some());
+    assert_eq!(a.watch().misjudged(), 0);
 }
 
 #[test]

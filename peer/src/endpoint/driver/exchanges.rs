@@ -143,9 +143,9 @@ impl Driver {
                 self.event(EndpointEvent::Registered(share));
             }
             SessionEvent::Displaced(share) => self.event(EndpointEvent::Displaced(share)),
-            SessionEvent::Forwarded { offer, to_instance, relay } => {
+            SessionEvent::Forwarded { offer, to_instance, relay, nat } => {
                 for dialling in &mut self.dials {
-                    dialling.dial.handle_forwarded(offer, to_instance, relay.clone());
+                    dialling.dial.handle_forwarded(offer, to_instance, relay.clone(), nat.as_ref());
                 }
             }
             SessionEvent::Undelivered { offer, reason } => {
@@ -481,7 +481,14 @@ impl Driver {
     /// Returns whether the dial is over.
     fn handle_dial_event(&mut self, index: usize, event: DialEvent, now: Instant) -> bool {
         match event {
-            DialEvent::Forwarded { instance, .. } => {
+            DialEvent::Forwarded { instance, relay: _, is_hopeless } => {
+                if is_hopeless {
+                    let peer = self.dials[index].ticket.sharer;
+                    tracing::info!(
+                        ?peer,
+                        "no direct path is to be expected: neither NAT's ports can be known"
+                    );
+                }
                 self.begin_early(index, instance);
                 false
             }

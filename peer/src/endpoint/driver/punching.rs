@@ -8,10 +8,11 @@ use proto::candidate::{Candidate, CandidateKind, Scope, scope};
 use proto::machine::{earliest, random};
 use proto::nat::NatProfile;
 use proto::path::{LinkId, PathAgent, PathKind};
+use proto::proof::NatWord;
 use proto::punch::{Known, Punch, PunchAction, Survey, SurveyAction};
 use proto::wire::session::ToServer;
 
-use super::Driver;
+use super::{Driver, unix_secs};
 use crate::endpoint::PathPolicy;
 use crate::endpoint::remote::RemoteKey;
 
@@ -58,6 +59,22 @@ impl Driver {
         let Some(server) = self.server_v4() else { return };
         let seed = random(&mut self.rng);
         self.ports.survey = Survey::new(server, &self.ports.alternates, observed, seed, now);
+    }
+
+    /// Who holds a ticket of ours is told of our NAT with the first word of the server's. Returns whether there was nothing
+    /// new to tell.
+    pub(super) fn describe_nat(&mut self) -> bool {
+        let is_mapped = self.mapped_candidate().is_some();
+        let word = self.ports.profile.map(|profile| NatWord { profile, is_mapped });
+        let server = self.parts.server.peer_id;
+        let mut idle = true;
+        for (share, shared) in &mut self.shares {
+            if let Some(nat) = shared.doorman.describe(server, word, unix_secs()) {
+                idle = false;
+                self.session.describe(*share, nat);
+            }
+        }
+        idle
     }
 
     /// The strategies for an exchange that begins.

@@ -136,6 +136,8 @@ impl Pair {
             let knows = |world: &World<Actor>, name| world.node(name).peer().nat().is_some();
             let limit = world.elapsed() + REGISTRATION;
             world.run_until(limit, |world| knows(world, "a") && knows(world, "b"));
+            // And what the sharer has to say of its own is at the server.
+            world.run_until(world.elapsed() + setting.server_rtt, |_| false);
         }
         world.with_node("a", |node, now| node.peer_mut().dial(now));
         let limit = world.elapsed() + OVER;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use proto::candidate::Candidate;
+use proto::candidate::{Candidate, CandidateKind};
 use proto::dial::Dial;
 use proto::doorman::{Admission, Doorman};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
@@ -187,6 +187,21 @@ impl PeerNode {
         self.handle_timeout(now);
     }
 
+    /// Its router maps a port to it from now on, or none any more. A remote that is still looked for hears of it.
+    pub fn set_mapped(&mut self, mapped: Option<SocketAddr>, now: Instant) {
+        self.mapped = mapped;
+        if let Some(addr) = mapped.filter(|_| self.primary().is_none()) {
+            self.trickle(vec![Candidate::new(CandidateKind::Mapped, addr)]);
+        }
+        self.drain(now);
+    }
+
+    /// The port that its router maps to it.
+    #[must_use]
+    pub fn mapped(&self) -> Option<SocketAddr> {
+        self.mapped
+    }
+
     /// What was seen of it.
     #[must_use]
     pub fn watch(&self) -> &Watch {
@@ -352,6 +367,7 @@ impl PeerNode {
     fn drain(&mut self, now: Instant) {
         loop {
             let mut idle = self.drain_session(now);
+            idle &= self.describe_nat();
             idle &= self.drain_dial(now);
             idle &= self.drain_agent(now);
             idle &= self.drain_punch(now);

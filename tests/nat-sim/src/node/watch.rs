@@ -41,6 +41,9 @@ pub struct Watch {
     first_direct: Option<Instant>,
     last_direct: Option<Instant>,
     verdict: Option<Instant>,
+    /// When it read that in what the sharer said of its NAT before it answered.
+    foreseen: Option<Instant>,
+    misjudged: u32,
     checks: u64,
     wakes: u64,
     routes: Vec<(Instant, Option<PathId>, Reason)>,
@@ -65,6 +68,12 @@ impl Watch {
     #[must_use]
     pub fn verdict(&self) -> Option<Instant> {
         self.verdict
+    }
+
+    /// How often an answer left a way that there was none of by what the sharer had said before.
+    #[must_use]
+    pub fn misjudged(&self) -> u32 {
+        self.misjudged
     }
 
     /// How many checks and answers it has sent.
@@ -124,6 +133,17 @@ impl Watch {
         self.heard.clear();
         self.unproven.clear();
         self.punches = 0;
+    }
+
+    /// It reads in what the sharer said before that no direct path leads through both NATs.
+    pub(super) fn foresaw(&mut self, now: Instant) {
+        self.foreseen.get_or_insert(now);
+    }
+
+    /// The answer is what counts from here on: what was foreseen and is not so by now was never a verdict.
+    pub(super) fn answered(&mut self) {
+        let is_wrong = self.foreseen.take().is_some() && self.verdict.is_none();
+        self.misjudged += u32::from(is_wrong);
     }
 
     pub(super) fn woken(&mut self) {
@@ -195,7 +215,7 @@ impl Watch {
             }
             PathEvent::FreshLinkWanted | PathEvent::ExchangeWanted => {}
             PathEvent::ReflexiveRuledOut => {
-                self.verdict.get_or_insert(now);
+                self.verdict.get_or_insert(self.foreseen.unwrap_or(now));
             }
         }
     }

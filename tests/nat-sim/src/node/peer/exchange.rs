@@ -9,14 +9,14 @@ use proto::doorman::Decision;
 use proto::id::{Instance, PeerId};
 use proto::machine::random;
 use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
-use proto::proof::CheckKeys;
+use proto::proof::{CheckKeys, NatWord};
 use proto::punch::{Known, Survey};
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::wire::session::ToServer;
 use proto::wire::signal::{Claims, Offer, Trickle};
 
-use super::{Part, PeerNode, Remote, SECRET, SERVER, SHARER};
+use super::{Part, PeerNode, Remote, SECRET, SERVER, SHARE, SHARER};
 
 /// How long after the verdict a user tries again.
 const STARTED_AGAIN: Duration = Duration::from_secs(100);
@@ -46,9 +46,9 @@ impl PeerNode {
                     dial.handle_answer(from, observed, &answer);
                 }
             }
-            SessionEvent::Forwarded { offer, to_instance, relay } => {
+            SessionEvent::Forwarded { offer, to_instance, relay, nat } => {
                 if let Some(dial) = self.current_dial() {
-                    dial.handle_forwarded(offer, to_instance, relay);
+                    dial.handle_forwarded(offer, to_instance, relay, nat.as_ref());
                 }
             }
             SessionEvent::Undelivered { offer, reason } => {
@@ -87,6 +87,19 @@ impl PeerNode {
         if let Some(session) = &mut self.session {
             session.signal(ToServer::Answer { to: from.0, to_instance: from.1, answer });
         }
+    }
+
+    /// Who holds the ticket is told of our NAT with the first word of the server's. Returns whether there was nothing new
+    /// to tell.
+    pub(super) fn describe_nat(&mut self) -> bool {
+        let is_mapped = self.mapped.is_some();
+        let word = self.profile.map(|profile| NatWord { profile, is_mapped });
+        let (Part::Sharer { doorman }, Some(session)) = (&mut self.part, &mut self.session) else {
+            return true;
+        };
+        let Some(nat) = doorman.describe(SERVER, word, 0) else { return true };
+        session.describe(SHARE, nat);
+        false
     }
 
     /// Both sides know each other: checks begin.
@@ -233,7 +246,12 @@ impl PeerNode {
 
     fn handle_dial_event(&mut self, event: DialEvent, now: Instant) {
         match event {
-            DialEvent::Forwarded { .. } => {}
+            DialEvent::Forwarded { is_hopeless, .. } => {
+                if is_hopeless {
+                    self.note("no direct path is to be expected");
+                    self.watch.foresaw(now);
+                }
+            }
             DialEvent::Accepted { instance, keys, claims, observed, offer, nat } => {
                 let Part::Connector { dial, backoff, .. } = &mut self.part else { return };
                 let Some(dial) = dial.take() else { return };
@@ -241,6 +259,9 @@ impl PeerNode {
                 let signals = Signals::new(*dial.exchange(), SECRET, offer);
                 let known = Known { ours: self.profile, told: dial.nat(), theirs: nat };
                 self.meet((SHARER, instance), Role::Connector, keys, signals, &claims, observed, known, now);
+                self.drain_punch(now);
+                self.drain_agent(now);
+                self.watch.answered();
             }
             DialEvent::Failed(failure) => {
                 let Part::Connector { dial, dial_at, backoff } = &mut self.part else { return };
