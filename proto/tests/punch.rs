@@ -40,6 +40,10 @@ fn block() -> NatProfile {
     nat(Some(Allocation::Random { range: PortRange::new(20_480, 20_991) }))
 }
 
+fn server() -> SocketAddr {
+    "192.0.2.1:3478".parse().unwrap()
+}
+
 fn remote() -> SocketAddr {
     "203.0.113.7:4000".parse().unwrap()
 }
@@ -52,6 +56,8 @@ struct Rig {
     links: u16,
     sent: Vec<(Instant, CheckTransmit)>,
     told: Vec<u8>,
+    /// The ports that were told.
+    latest: Vec<u16>,
     given_up: Vec<Instant>,
 }
 
@@ -62,8 +68,7 @@ impl Rig {
 
     fn knowing(known: Known) -> Self {
         let now = start();
-        let server = "192.0.2.1:3478".parse().unwrap();
-        let punch = Punch::new(vec![7; 96], server, remote(), known, [1; 32], now).unwrap();
+        let punch = Punch::new(vec![7; 96], server(), remote(), known, [1; 32], now).unwrap();
         Self {
             punch,
             now,
@@ -71,6 +76,7 @@ impl Rig {
             links: 0,
             sent: Vec::new(),
             told: Vec::new(),
+            latest: Vec::new(),
             given_up: Vec::new(),
         }
     }
@@ -86,7 +92,10 @@ impl Rig {
                 }
                 PunchAction::Send(transmit) => self.sent.push((self.now, transmit)),
                 PunchAction::Close(link) => assert!(self.open.remove(&link), "closed twice"),
-                PunchAction::Tell(_, round) => self.told.push(round),
+                PunchAction::Tell(nat, round) => {
+                    self.told.push(round);
+                    self.latest.push(nat.latest);
+                }
                 PunchAction::Name(_) => {}
                 PunchAction::GiveUp => self.given_up.push(self.now),
             }
@@ -110,6 +119,20 @@ impl Rig {
         self.now = end;
     }
 
+    /// What went to the remote's address, and not to the server.
+    fn probes(&self) -> impl Iterator<Item = &CheckTransmit> {
+        self.sent.iter().map(|(_, sent)| sent).filter(|sent| sent.path.remote.ip() == remote().ip())
+    }
+
+    /// The server answers to the newest question.
+    fn server_sees(&mut self, mapped: &str) {
+        let (_, asked) = self.sent.iter().rfind(|(_, sent)| sent.path.remote == server()).unwrap();
+        let request = BindingRequest::read(&asked.payload).unwrap();
+        let answer = request.answer(mapped.parse().unwrap(), None, None);
+        assert!(self.punch.handle_answer(asked.path.link, server(), &answer, self.now));
+        self.drain();
+    }
+
     /// 500 packets in any second.
     fn keeps_the_rate(&self) {
         for (at, _) in &self.sent {
@@ -130,16 +153,58 @@ fn a_search_tries_1715_ports_of_one_address_at_500_a_second_and_none_twice() {
     rig.run_for(SEC, true);
     rig.told(drawn(), 0);
     rig.run_for(SEC, true);
-    assert!(rig.sent.is_empty(), "the other side has not opened its flows yet");
+    assert_eq!(rig.probes().count(), 0, "the other side has not opened its flows yet");
     rig.told(drawn(), 1);
     assert!(rig.punch.wants_to_search(rig.now));
     rig.punch.begin_search(rig.now);
     rig.run_for(10 * SEC, true);
-    assert_eq!(rig.sent.len(), 1715);
-    assert!(rig.sent.iter().all(|(_, sent)| sent.path.remote.ip() == remote().ip()));
-    let ports: BTreeSet<u16> = rig.sent.iter().map(|(_, sent)| sent.path.remote.port()).collect();
+    assert_eq!(rig.probes().count(), 1715);
+    assert!(rig.probes().all(|sent| sent.path.link == LinkId::MAIN), "the other side knows of no other port");
+    let ports: BTreeSet<u16> = rig.probes().map(|sent| sent.path.remote.port()).collect();
     assert_eq!((ports.len(), ports.first() >= Some(&1024)), (1715, true));
     rig.keeps_the_rate();
+}
+
+#[test]
+fn a_search_is_made_from_a_port_that_no_check_has_come_to_where_the_other_side_opens_towards_that() {
+    for (round, from) in [(1, LinkId::MAIN), (2, LinkId(1))] {
+        let mut rig = Rig::new(kept());
+        rig.told(drawn(), 0);
+        rig.server_sees("198.51.100.9:50123");
+        assert_eq!((rig.told.last(), rig.latest.last()), (Some(&1), Some(&50_123)));
+        rig.run_for(SEC / 5, false);
+        rig.told(drawn(), round);
+        rig.punch.begin_search(rig.now);
+        rig.run_for(10 * SEC, true);
+        assert_eq!(rig.probes().filter(|sent| sent.path.link == from).count(), 1715);
+        assert_eq!(rig.probes().count(), 1715);
+        assert!(rig.open.is_empty(), "what found nothing is closed");
+    }
+}
+
+#[test]
+fn the_side_that_opens_goes_to_the_port_that_it_is_told_of_before_it_is_done_and_begins_anew_once() {
+    let aimed = |port| NatProfile { latest: port, ..kept() };
+    let target = |port| SocketAddr::new(remote().ip(), port);
+    for before in [SEC / 5, SEC * 2 / 5] {
+        let mut rig = Rig::new(drawn());
+        rig.told(kept(), 0);
+        rig.run_for(before, true);
+        let first = rig.probes().count();
+        rig.told(aimed(50_123), 1);
+        rig.told(aimed(50_124), 1);
+        rig.run_for(SEC, true);
+        assert_eq!(rig.told.last(), Some(&2));
+        assert_eq!(rig.probes().filter(|sent| sent.path.remote == target(50_123)).count(), 256);
+        assert_eq!(rig.probes().count(), 256 + first);
+        rig.keeps_the_rate();
+    }
+    let mut rig = Rig::new(drawn());
+    rig.told(kept(), 0);
+    rig.run_for(SEC, true);
+    rig.told(aimed(50_123), 1);
+    rig.run_for(SEC, true);
+    assert_eq!((rig.told.last(), rig.probes().count()), (Some(&1), 256), "the other side searches already");
 }
 
 #[test]

@@ -129,7 +129,7 @@ def row(a, b, options, remedy):
     expected = "direct" if is_direct(remedy, (a, b)) else "verdict"
     runs = options.runs if expected == "direct" else options.hopeless_runs or options.runs
     # One run of those that may miss would show nothing.
-    runs = max(runs, allowed_misses(remedy, (a, b), runs) + 1)
+    runs = max(runs, allowed_misses(remedy, runs) + 1)
     results, said = run_pair(a, b, runs)
     counts = {outcome: [r for r in results if r["outcome"] == outcome] for outcome in ("direct", "verdict", "neither")}
     times = [r["ms"] for r in counts[expected]]
@@ -146,7 +146,7 @@ def row(a, b, options, remedy):
     lucky = lucky if shared_link() else min(lucky, 1)
     if remedy == "scatter":
         lucky = len(counts["verdict"]) if len(counts["direct"]) >= least_scattered(runs) else 0
-    missed = min(len(counts["verdict"]), allowed_misses(remedy, (a, b), runs))
+    missed = min(len(counts["verdict"]), allowed_misses(remedy, runs))
     agrees = len(results) == runs and len(counts[expected]) + max(lucky, missed) == runs
     if not agrees:
         said += "".join(f"{a} × {b}: {json.dumps(result)}\n" for result in results)
@@ -159,12 +159,11 @@ def least_scattered(runs):
     return max(0, math.floor(runs * share - 4 * math.sqrt(runs * share * (1 - share))))
 
 
-def allowed_misses(remedy, kinds, runs):
-    """How many searches may find nothing: one in a thousand does, and where the router of the side that tries the ports
-    leaks, four more end at the port from which an earlier check has come. More is chance once in a thousand rows."""
+def allowed_misses(remedy, runs):
+    """How many searches may find nothing: one in a thousand does. More is chance once in a thousand rows."""
     if remedy != "birthday":
         return 0
-    mean = runs * (0.005 if any("+leaky" in kind and "symmetric" not in kind for kind in kinds) else 0.001)
+    mean = runs * 0.001
     term = total = math.exp(-mean)
     allowed = 0
     while 1 - total > 0.001:

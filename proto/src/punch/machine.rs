@@ -10,7 +10,8 @@ use rand_chacha::rand_core::SeedableRng as _;
 use super::bracket::Bracket;
 use super::context::{Context, PunchAction};
 use super::scatter::Scatter;
-use super::search::{Opening, Seeking};
+use super::search::{AIMED, Opening, Seeking};
+use super::spare::Spare;
 use super::volley::Volley;
 use super::{Method, method};
 use crate::candidate::{Scope, canonical, scope};
@@ -62,6 +63,8 @@ pub struct Punch {
     has_given_up: bool,
     /// Whether this process may search: it does so for one remote at a time.
     may_search: bool,
+    /// A socket to search from.
+    spare: Option<Spare>,
     state: State,
 }
 
@@ -90,6 +93,7 @@ impl Punch {
             has_told: known.told.is_some() && known.told == known.ours,
             has_given_up: false,
             may_search: false,
+            spare: None,
             state: State::Waiting,
         };
         punch.begin(now);
@@ -108,14 +112,22 @@ impl Punch {
         match &mut self.state {
             State::Volley(volley) => volley.handle_told(theirs.latest, round, &mut self.context),
             State::Scatter(scatter) if round > 0 => scatter.handle_told(now),
+            State::Opening(opening) => {
+                if let Some(port) = searched_from(&theirs, round) {
+                    opening.aim(port);
+                }
+            }
             State::Waiting | State::Bracket(_) => self.begin(now),
-            State::Scatter(_) | State::Opening(_) | State::Seeking(_) | State::Over => {}
+            State::Scatter(_) | State::Seeking(_) | State::Over => {}
         }
     }
 
     /// Sockets that were asked for, as many as there are.
     pub fn handle_opened(&mut self, links: &[LinkId], now: Instant) {
         self.context.owned.extend(links);
+        if let Some(spare) = self.spare.as_mut().filter(|spare| spare.awaits_socket()) {
+            return spare.handle_opened(links, &mut self.context, now);
+        }
         match &mut self.state {
             State::Bracket(bracket) => bracket.handle_opened(links, &mut self.context, now),
             State::Volley(volley) => volley.handle_opened(links, &mut self.context, now),
@@ -129,6 +141,11 @@ impl Punch {
     pub fn handle_answer(&mut self, link: LinkId, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
         if canonical(from) != self.context.server || !self.owns(link) {
             return false;
+        }
+        if let (Some(spare), Some(ours)) = (&mut self.spare, self.ours)
+            && spare.handle_answer(link, datagram, ours, &mut self.context)
+        {
+            return true;
         }
         match (&mut self.state, &mut self.ours) {
             (State::Bracket(bracket), _) => bracket.handle_answer(link, datagram, &mut self.context),
@@ -154,7 +171,7 @@ impl Punch {
 
     /// There is a path, or the exchange is over: every socket that is still open is closed.
     pub fn stop(&mut self) {
-        self.state = State::Over;
+        (self.state, self.spare) = (State::Over, None);
         self.context.close_all();
     }
 
@@ -178,6 +195,9 @@ impl Punch {
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.begin(now);
+        if let Some(spare) = &mut self.spare {
+            spare.handle_timeout(&mut self.context, now);
+        }
         let is_over = match (&mut self.state, &self.ours) {
             (State::Bracket(bracket), _) => bracket.handle_timeout(&mut self.context, now),
             (State::Volley(volley), _) => volley.handle_timeout(&mut self.context, now),
@@ -207,7 +227,7 @@ impl Punch {
             (State::Waiting, Some(Method::Bracket { .. })) => Some(self.begins + SILENT),
             _ => None,
         };
-        earliest(next, due)
+        earliest(earliest(next, due), self.spare.as_ref().and_then(Spare::poll_timeout))
     }
 
     /// What the shell must do next.
@@ -248,6 +268,10 @@ impl Punch {
             return self.give_up();
         }
         self.has_given_up = false;
+        let is_first_told = self.theirs.is_some_and(|(_, round)| round == 0);
+        if is_first_told && self.spare.is_none() && matches!(method, Method::Seek { .. }) {
+            self.spare = Some(Spare::new(&mut self.context));
+        }
         self.is_plain_over |= now >= self.begins;
         if !self.is_plain_over || !self.may_begin(method, now) {
             return;
@@ -263,8 +287,18 @@ impl Punch {
                 }
                 State::Volley(volley)
             }
-            Method::Open => State::Opening(Opening::new(context, now)),
-            Method::Seek { range } => State::Seeking(Seeking::new(range, context, now)),
+            Method::Open => {
+                let aim = self.theirs.and_then(|(theirs, round)| searched_from(&theirs, round));
+                State::Opening(Opening::new(aim, context, now))
+            }
+            Method::Seek { range } => {
+                let is_aimed = self.theirs.is_some_and(|(_, round)| round >= AIMED);
+                let spare = self.spare.take().and_then(|spare| spare.told()).filter(|_| is_aimed);
+                if spare.is_none() {
+                    context.close_all();
+                }
+                State::Seeking(Seeking::new(spare.unwrap_or(LinkId::MAIN), range, context, now))
+            }
             Method::Scatter { ours, theirs } => {
                 let is_other_open = self.theirs.is_some_and(|(_, round)| round > 0);
                 State::Scatter(Scatter::new((ours, theirs), is_other_open, context, now))
@@ -276,7 +310,7 @@ impl Punch {
     /// What is known leaves no way. Should more become known, it goes on.
     fn give_up(&mut self) {
         self.state = State::Waiting;
-        self.may_search = false;
+        (self.may_search, self.spare) = (false, None);
         self.context.close_all();
         if !std::mem::replace(&mut self.has_given_up, true) {
             self.context.actions.push_back(PunchAction::GiveUp);
@@ -304,4 +338,9 @@ impl Punch {
             ) => false,
         }
     }
+}
+
+/// The port that a side whose NAT keeps ports has told of, to search from it.
+fn searched_from(theirs: &NatProfile, round: u8) -> Option<u16> {
+    Some(theirs.latest).filter(|port| round > 0 && *port > 0)
 }

@@ -21,6 +21,7 @@ mod machine;
 mod pace;
 mod scatter;
 mod search;
+mod spare;
 mod survey;
 mod volley;
 

@@ -3,7 +3,8 @@
 //! With 256 flows among 64 512 ports, 175 probes find one half of the time, 1148 in 99 of 100 cases, and 1715 in
 //! 999 of 1000 (`1 - C(S-n, m)/C(S, m)`). The side whose NAT draws ports opens the flows, by primes, and says when
 //! all are open; the side whose port stays tries, in an order without repetition, only the remote's one address,
-//! and only where its ports were seen to lie.
+//! and only where its ports were seen to lie. It does so from a socket of its own, where the other side knows of that in time
+//! ([`super::spare`]), else from the main one.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -26,6 +27,9 @@ const FEWEST: usize = 64;
 /// Probes of the other side.
 const PROBES: usize = 1715;
 
+/// The round for which the side that opens says that its flows go to the port that it was told of.
+pub(super) const AIMED: u8 = 2;
+
 /// How long the flows stay open: for all probes, the way to be told of them, and one way back.
 const OPEN: Duration = Duration::from_secs(6);
 
@@ -34,14 +38,25 @@ const OPEN: Duration = Duration::from_secs(6);
 pub(super) struct Opening {
     links: Vec<LinkId>,
     primed: usize,
+    /// The other side's port, where it has told of one that it will search from.
+    aim: Option<u16>,
     pace: Pace,
     next: Instant,
 }
 
 impl Opening {
-    pub(super) fn new(context: &mut Context, now: Instant) -> Self {
+    pub(super) fn new(aim: Option<u16>, context: &mut Context, now: Instant) -> Self {
         context.open(SOCKETS);
-        Self { links: Vec::new(), primed: 0, pace: Pace::default(), next: now + OPEN }
+        Self { links: Vec::new(), primed: 0, aim, pace: Pace::default(), next: now + OPEN }
+    }
+
+    /// The other side has told of a port that it will search from. Once, and before it has heard that all flows are there,
+    /// they begin anew.
+    pub(super) fn aim(&mut self, port: u16) {
+        let is_in_time = self.links.is_empty() || self.primed < self.links.len();
+        if is_in_time && self.aim.is_none() {
+            (self.aim, self.primed) = (Some(port), 0);
+        }
     }
 
     pub(super) fn handle_opened(&mut self, links: &[LinkId], now: Instant) {
@@ -59,14 +74,16 @@ impl Opening {
         if self.primed == self.links.len() {
             return true;
         }
-        let remote = context.remote;
+        let port = self.aim.unwrap_or_else(|| context.remote.port());
+        let remote = SocketAddr::new(context.remote.ip(), port);
         for link in self.links.iter().skip(self.primed).take(BATCH) {
             context.probe(*link, remote, Some(prime_ttl(0)));
         }
         self.primed = (self.primed + BATCH).min(self.links.len());
         self.next = self.pace.after(self.next, now);
         if self.primed == self.links.len() {
-            context.actions.push_back(PunchAction::Tell(*ours, 1));
+            let round = if self.aim.is_some() { AIMED } else { 1 };
+            context.actions.push_back(PunchAction::Tell(*ours, round));
             self.next = now + OPEN;
         }
         false
@@ -93,14 +110,15 @@ pub(super) fn drawn(range: PortRange, count: usize, rng: &mut ChaCha12Rng) -> Ve
 /// The side that tries.
 #[derive(Debug)]
 pub(super) struct Seeking {
+    link: LinkId,
     ports: Vec<u16>,
     pace: Pace,
     next: Instant,
 }
 
 impl Seeking {
-    pub(super) fn new(range: PortRange, context: &mut Context, now: Instant) -> Self {
-        Self { ports: drawn(range, PROBES, &mut context.rng), pace: Pace::default(), next: now }
+    pub(super) fn new(link: LinkId, range: PortRange, context: &mut Context, now: Instant) -> Self {
+        Self { link, ports: drawn(range, PROBES, &mut context.rng), pace: Pace::default(), next: now }
     }
 
     /// Returns whether it is over.
@@ -110,7 +128,7 @@ impl Seeking {
         }
         let ip = context.remote.ip();
         for port in self.ports.drain(..BATCH.min(self.ports.len())) {
-            context.probe(LinkId::MAIN, SocketAddr::new(ip, port), None);
+            context.probe(self.link, SocketAddr::new(ip, port), None);
         }
         self.next = self.pace.after(self.next, now);
         self.ports.is_empty()

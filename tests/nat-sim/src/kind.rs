@@ -193,22 +193,6 @@ impl Kind {
         }
     }
 
-    /// Whether a stranger's early probe moves a socket to another port than all remotes know.
-    #[must_use]
-    pub const fn loses_its_port(self) -> bool {
-        match self {
-            Self::Home(edge) | Self::Cgnat(edge) => edge.leaky && !edge.behaviour.is_symmetric(),
-            Self::Layers { .. }
-            | Self::UdpBlocked
-            | Self::Ipv6Firewall
-            | Self::SameLan
-            | Self::SameNat
-            | Self::SameNatHairpin
-            | Self::SymmetricBlock
-            | Self::Mapped => false,
-        }
-    }
-
     /// The same with a carrier's NAT of the same behaviour above it. Only a home with a NAT has that.
     #[must_use]
     pub const fn behind_carrier(self) -> Self {

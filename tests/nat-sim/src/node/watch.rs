@@ -16,8 +16,9 @@ const BUDGET: usize = 3000;
 /// A global IPv6 address that is merely claimed gets this much: three checks of 100 bytes.
 const CLAIMED_V6: (usize, usize) = (3, 100);
 
-/// What a strategy for hard NATs may send in one exchange: all probes of a search, or the rows of three volleys.
-const PUNCHES: usize = 1715;
+/// What a strategy for hard NATs may send in one exchange: all probes of a search and a question to the server about the
+/// port from which it is made, which is repeated four times, or the rows of three volleys.
+const PUNCHES: usize = 1715 + 5;
 
 /// How many of them in any second, and how large each may be.
 const PUNCHES_PER_SECOND: usize = 505;

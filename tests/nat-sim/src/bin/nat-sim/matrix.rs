@@ -45,13 +45,9 @@ pub(crate) fn run(options: &MatrixOptions, out: &mut impl Write) -> Result<(), F
 }
 
 /// How many runs in a thousand may fail to be direct, by what the pair needs: a port that is guessed may be
-/// another host's by then, and 1715 probes of a birthday search find nothing once in a thousand. Where the router of the
-/// side that tries them leaks, a search is over too when it tries the port from which an earlier check has come: one of
-/// 64 512, and 250 are tried on the mean, which is 4 in a thousand.
+/// another host's by then, and 1715 probes of a birthday search find nothing once in a thousand.
 fn tolerance(pair: &Pair, is_lossy: bool) -> usize {
-    let loses_its_port = pair.a.loses_its_port() || pair.b.loses_its_port();
     match pair.remedy() {
-        Remedy::Birthday if loses_its_port => 12,
         Remedy::Birthday => 5,
         Remedy::Predict => 10,
         // 1 - exp(-(3/4)²) of them are found, and a little less where a packet is lost.
