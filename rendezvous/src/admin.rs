@@ -152,12 +152,18 @@ fn write_gateway(stats: &GatewayStats, out: &mut Metrics) {
             ("slow_head", stats.slow_heads),
             ("slow_body", stats.slow_bodies),
             ("slow_reader", stats.slow_readers),
+            ("unread", stats.unread_cut),
             ("full", stats.crowded),
             ("full_each", stats.crowded_each),
             ("forbidden", stats.forbidden),
             ("unauthorized", stats.unauthorized),
             ("guesses", stats.guesses_limited),
         ],
+    );
+    out.single(
+        "gateway_unread_bytes",
+        "Bytes held at the most for those who do not read now.",
+        stats.unread_bytes,
     );
     out.single("gateway_unlogged_total", "Requests that the access log has lost.", stats.unlogged);
     out.single("gateway_cut_total", "Answers that broke off in the middle.", stats.cut);

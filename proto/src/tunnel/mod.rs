@@ -6,8 +6,9 @@
 //! nobody. Names are the keys' that claimed them ([`names`]); [`lineup`] says which connection of the owner
 //! serves one, and [`access`] whom it lets in ([`guesses`] how often one may try). To others [`pool`] lends a
 //! connection of a localtunnel client; that to a sharer's server may stay for the same visitor ([`keep`]).
-//! [`forward`] writes the head anew, from what was understood and from nothing else; [`chunk`] reads a chunked body, and [`response`] the answer. What comes over HTTP/2 is first
-//! written as HTTP/1.1 ([`http2`]).
+//! [`forward`] writes the head anew, from what was understood and from nothing else; [`chunk`] reads a chunked
+//! body, and [`response`] the answer. [`unread`] says who is cut when too much waits to be read. What comes over
+//! HTTP/2 is first written as HTTP/1.1 ([`http2`]).
 
 pub mod access;
 pub mod chunk;
@@ -24,3 +25,4 @@ pub mod pool;
 pub mod proxy;
 pub mod request;
 pub mod response;
+pub mod unread;

@@ -96,6 +96,8 @@ pub struct GatewayLimits {
     pub answer: Duration,
     /// How long a reader may read nothing.
     pub blocked: Duration,
+    /// Bytes that all readers together may leave unread. Over it those are cut who have read nothing for longest.
+    pub unread_bytes: u64,
 }
 
 impl GatewayLimits {
@@ -118,6 +120,7 @@ impl Default for GatewayLimits {
             body: Duration::from_secs(60),
             answer: Duration::from_secs(60),
             blocked: Duration::from_secs(60),
+            unread_bytes: 1024 * 1024 * 1024,
         }
     }
 }

@@ -22,6 +22,7 @@ mod sharers;
 mod splice;
 mod stats;
 mod tunnels;
+mod unread;
 mod upstream;
 mod upstreams;
 mod visitor;
@@ -52,6 +53,7 @@ use places::{NoPlace, Place, Places};
 use sharers::{Sharers, Terms};
 use stats::Counters;
 use tunnels::Tunnels;
+use unread::Unread;
 
 /// How long to wait when a connection could not be accepted: mostly for a file descriptor.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -89,6 +91,7 @@ pub struct Gateway {
     registrations: Mutex<PrefixLimiter>,
     places: Arc<Places>,
     told: Arc<Semaphore>,
+    unread: Arc<Unread>,
     counters: Arc<Counters>,
 }
 
@@ -101,13 +104,14 @@ impl std::fmt::Debug for Gateway {
 impl Gateway {
     /// One that is not serving yet, within a tokio runtime.
     pub fn new(config: GatewayConfig, net: Arc<dyn Net>, apex: Arc<dyn Apex>) -> Self {
-        let counters = Arc::new(Counters::default());
+        let (counters, unread) = (Arc::default(), Unread::new(config.limits.unread_bytes));
         let tunnels = config.tunnel_ports.map(|ports| {
             let pool = config.pool.clone();
-            let (unread, counters) = (config.limits.unread(), Arc::clone(&counters));
+            let (patience, counters) = (config.limits.unread(), Arc::clone(&counters));
+            let unread = (patience, Arc::clone(&unread));
             Arc::new(Tunnels::new(net, (config.ip, ports), pool, unread, config.seed, counters))
         });
-        let sharers = sharers(&config, tunnels.clone(), Arc::clone(&counters));
+        let sharers = sharers(&config, tunnels.clone(), &unread, Arc::clone(&counters));
         let now = Instant::now().into_std();
         let places = Places::new(config.limits.connections, config.limits.connections_each);
         Self {
@@ -119,6 +123,7 @@ impl Gateway {
             registrations: Mutex::new(PrefixLimiter::new(REGISTRATIONS_EACH, REGISTRATIONS, now)),
             places: Arc::new(places),
             told: Arc::new(Semaphore::new(TOLD)),
+            unread,
             counters,
         }
     }
@@ -134,7 +139,8 @@ impl Gateway {
         let counts = self.tunnels.as_ref().map_or((0, 0, 0), |tunnels| tunnels.counts());
         let unlogged = self.config.access_log.as_ref().map_or(0, AccessLog::lost);
         let stats = self.counters.stats(counts, self.sharers.counts(), self.places.taken());
-        GatewayStats { unlogged, ..stats }
+        let (unread_bytes, unread_cut) = self.unread.counts();
+        GatewayStats { unlogged, unread_bytes, unread_cut, ..stats }
     }
 
     /// Accepts and serves until `stop` turns true; then what is being answered is finished. Dropping the future
@@ -215,10 +221,14 @@ impl Gateway {
         tls: Option<Tls>,
         stop: watch::Receiver<bool>,
     ) {
-        let Some(tls) = tls else { return self.visit(stream, Asker { from, tls: false }, "1.1", stop).await };
+        let Some(tls) = tls else {
+            return self.visit(self.unread.bound(stream), Asker { from, tls: false }, "1.1", stop).await;
+        };
         let asker = Asker { from, tls: true };
         match timeout(self.config.limits.head, tls.accept(stream, true)).await {
-            Ok(Ok((stream, Spoken::Http1))) => self.visit(stream, asker, "1.1", stop).await,
+            Ok(Ok((stream, Spoken::Http1))) => {
+                self.visit(self.unread.bound(stream), asker, "1.1", stop).await;
+            }
             Ok(Ok((stream, Spoken::Http2))) => self.visit_http2(stream, asker, stop).await,
             Ok(Err(_)) | Err(_) => self.counters.bad_handshakes.add(),
         }
@@ -250,7 +260,12 @@ impl Gateway {
     }
 }
 
-fn sharers(config: &GatewayConfig, tunnels: Option<Arc<Tunnels>>, counters: Arc<Counters>) -> Sharers {
+fn sharers(
+    config: &GatewayConfig,
+    tunnels: Option<Arc<Tunnels>>,
+    unread: &Arc<Unread>,
+    counters: Arc<Counters>,
+) -> Sharers {
     let kept = config.claims.known();
     let (keeper, work) = Keeper::new(config.claims.clone());
     tokio::spawn(work);
@@ -261,6 +276,7 @@ fn sharers(config: &GatewayConfig, tunnels: Option<Arc<Tunnels>>, counters: Arc<
         admission: config.admission.clone(),
         exchanges: config.limits.exchanges,
         unused: config.limits.unused,
+        unread: Arc::clone(unread),
     };
     Sharers::new(config.names.clone(), kept, keeper, terms, tunnels, counters)
 }

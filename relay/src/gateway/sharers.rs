@@ -37,6 +37,7 @@ use super::inbox::Inbox;
 use super::places::{self, Places};
 use super::stats::Counters;
 use super::tunnels::Tunnels;
+use super::unread::Unread;
 use super::upstream::{Lent, Upstream};
 use crate::net::Outgoing;
 use crate::relayed::is_relayed;
@@ -63,6 +64,8 @@ pub(crate) struct Terms {
     pub(crate) exchanges: usize,
     /// How long a connection may have no share that is shown.
     pub(crate) unused: Duration,
+    /// What local servers may leave unread.
+    pub(crate) unread: Arc<Unread>,
 }
 
 /// All sharers.
@@ -320,7 +323,7 @@ impl Sharers {
         let incoming = Incoming { recv, given_up: Arc::clone(&given_up) };
         Ok(Upstream {
             inbox: Inbox::new(Box::new(incoming)),
-            write: Box::new(ToSharer { send, given_up }),
+            write: Box::new(self.terms.unread.bounded(Box::new(ToSharer { send, given_up }))),
             before: frame(&visitor),
             rewrite: Arc::clone(&shown.rewrite),
             lent: Some(lent),

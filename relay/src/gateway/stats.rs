@@ -15,7 +15,7 @@ impl Count {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -75,6 +75,8 @@ impl Counters {
             upgraded: self.upgraded.get(),
             cut: self.cut.get(),
             unlogged: 0,
+            unread_bytes: 0,
+            unread_cut: 0,
             bad_handshakes: self.bad_handshakes.get(),
             resets: self.resets.get(),
             bad_heads: self.bad_heads.get(),
@@ -123,6 +125,10 @@ pub struct GatewayStats {
     pub cut: u64,
     /// Requests that the access log has lost, because its writer was behind.
     pub unlogged: u64,
+    /// Bytes that are held at the most for those who do not read now.
+    pub unread_bytes: u64,
+    /// Writes that waited longest for somebody to read, and were cut because there were too many.
+    pub unread_cut: u64,
     /// TLS handshakes that came to nothing.
     pub bad_handshakes: u64,
     /// HTTP/2 connections that were closed because they gave up too many requests.

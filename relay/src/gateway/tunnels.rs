@@ -19,6 +19,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until};
 use super::config::TunnelPorts;
 use super::inbox::Inbox;
 use super::stats::Counters;
+use super::unread::Unread;
 use super::upstream::Upstream;
 use crate::net::{Listener, Net, Stream};
 
@@ -51,7 +52,9 @@ pub(crate) struct Tunnels {
     ip: IpAddr,
     ports: TunnelPorts,
     /// How long what was written to a client may be unread.
-    unread: Duration,
+    patience: Duration,
+    /// What local servers may leave unread.
+    unread: Arc<Unread>,
     counters: Arc<Counters>,
     /// Requests go to clients as they are.
     unchanged: Arc<Rewrite>,
@@ -121,7 +124,7 @@ impl Tunnels {
         net: Arc<dyn Net>,
         (ip, ports): (IpAddr, TunnelPorts),
         pool: PoolConfig,
-        unread: Duration,
+        (patience, unread): (Duration, Arc<Unread>),
         seed: [u8; 32],
         counters: Arc<Counters>,
     ) -> Self {
@@ -136,7 +139,8 @@ impl Tunnels {
             scheduled: None,
         };
         let unchanged = Arc::default();
-        Self { state: Mutex::new(state), wake: Notify::new(), net, ip, ports, unread, counters, unchanged }
+        let (state, wake) = (Mutex::new(state), Notify::new());
+        Self { state, wake, net, ip, ports, patience, unread, counters, unchanged }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -240,7 +244,8 @@ impl Tunnels {
         from: SocketAddr,
         closed: &watch::Receiver<()>,
     ) {
-        stream.1.give_up_after(self.unread);
+        stream.1.give_up_after(self.patience);
+        let stream = self.unread.bound(stream);
         let (lend, lent) = oneshot::channel();
         let admitted = self.change(|state| {
             let connection = state.pool.handle_connection(tunnel, from.ip())?;
@@ -390,7 +395,8 @@ mod tests {
     async fn clients_that_register_one_name_at_once_get_one_tunnel_and_no_port_is_lost() {
         let pool = PoolConfig { grace: Duration::from_secs(3600), ..PoolConfig::default() };
         let (ip, net) = (Ipv4Addr::LOCALHOST.into(), Arc::new(crate::net::OsNet));
-        let tunnels = Tunnels::new(net, (ip, TunnelPorts::ANY), pool, Duration::MAX, [7; 32], Arc::default());
+        let unread = (Duration::MAX, Unread::new(0));
+        let tunnels = Tunnels::new(net, (ip, TunnelPorts::ANY), pool, unread, [7; 32], Arc::default());
         let tunnels = Arc::new(tunnels);
         let onlooker = Arc::downgrade(&tunnels);
         for _ in 0..2 {

@@ -276,9 +276,11 @@ impl Gateway {
         let _gone = write_all(&mut visitor.write, &page.bytes(None, false), LINGER).await;
     }
 
-    async fn hand_over(&self, ForApex { raw, request, visit, since }: ForApex, visitor: Visitor) {
+    async fn hand_over(&self, ForApex { raw, request, visit, since }: ForApex, mut visitor: Visitor) {
         use tokio::io::AsyncReadExt as _;
 
+        // Its pages are small, and the relay has a bound of its own.
+        visitor.write.unbind();
         let rest = visitor.inbox.into_stream();
         let read = Box::new(std::io::Cursor::new(raw).chain(rest));
         let asker = Asker { from: visitor.asker.from, tls: visit.scheme == "https" };

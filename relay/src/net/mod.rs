@@ -39,6 +39,9 @@ pub trait Outgoing: AsyncWrite + Send + Unpin {
     /// Gives the stream up when what was written is not taken for so long: by a far end that has vanished, and
     /// also by one that is there and reads nothing. Where the system can't do that, it does it when it likes.
     fn give_up_after(&self, _unread: Duration) {}
+
+    /// Has whoever bounds what is left unread here stop: from now on somebody else does.
+    fn unbind(&mut self) {}
 }
 
 /// A way for datagrams in and out: a UDP socket, or what behaves like one.

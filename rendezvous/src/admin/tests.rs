@@ -53,6 +53,8 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
             bad_handshakes: 158,
             resets: 159,
             unlogged: 160,
+            unread_bytes: 161,
+            unread_cut: 162,
         },
         udp_dropped: 113,
         handshakes_begun: 114,
@@ -73,7 +75,7 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
     let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
     let mut values: Vec<u64> = text.lines().filter(|line| !line.starts_with('#')).filter_map(value).collect();
     values.sort_unstable();
-    assert_eq!(values, [1].into_iter().chain(101..=160).collect::<Vec<_>>());
+    assert_eq!(values, [1].into_iter().chain(101..=162).collect::<Vec<_>>());
     assert!(text.contains("culvert_sessions_closed_total{reason=\"overflow\"} 121\n"), "{text}");
     assert!(text.contains("# TYPE culvert_sessions gauge\nculvert_sessions 101\n"), "{text}");
     assert!(text.ends_with('\n'));

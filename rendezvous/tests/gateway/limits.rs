@@ -1,15 +1,14 @@
 //! What strangers may not have.
 
 use proto::admission::Admission;
-use proto::id::Instance;
 use proto::tunnel::pool::PoolConfig;
-use proto::wire::gateway::{ALPN, EXPORTER_LABEL, FromGateway, NotPublished, Publication, ToGateway, close};
-use proto::wire::{Deframer, VERSION, frame, parse};
+use proto::wire::gateway::{FromGateway, NotPublished, ToGateway, close};
 use rendezvous::{Limits, Server, ServerConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::{Client, PATIENCE, body, get, http, loopback, share, start, until};
+use crate::sharer::{Sharer, hello};
+use crate::support::{PATIENCE, body, get, http, loopback, share, start, until};
 use crate::tunnel::{SHORT, Visit, ask, head, mirror, open, register, server};
 
 #[tokio::test]
@@ -153,56 +152,6 @@ async fn a_trusted_proxy_names_the_visitor_and_anybody_else_does_not() {
         seen.contains("\r\nX-Forwarded-For: 203.0.113.9, 127.0.0.1\r\nX-Forwarded-Proto: https\r\n"),
         "{seen}"
     );
-}
-
-fn hello() -> ToGateway {
-    ToGateway::Hello { version: VERSION, instance: Instance([1; 8]), token: None }
-}
-
-/// A sharer that says no more than it must.
-struct Sharer {
-    connection: quinn::Connection,
-    send: quinn::SendStream,
-    recv: quinn::RecvStream,
-    deframer: Deframer,
-    client: Client,
-}
-
-impl Sharer {
-    async fn new(server: &Server) -> Self {
-        let client = Client::new();
-        let connection = client.dial(server.udp_addrs()[0], server.peer_id(), ALPN).await.unwrap();
-        let (send, recv) = connection.open_bi().await.unwrap();
-        Self { connection, send, recv, deframer: Deframer::default(), client }
-    }
-
-    async fn say(&mut self, messages: &[ToGateway]) {
-        let frames: Vec<_> = messages.iter().flat_map(frame).collect();
-        self.send.write_all(&frames).await.unwrap();
-    }
-
-    /// Says hello and publishes, in one go: nothing comes in between.
-    async fn publish(&mut self, server: &Server) -> FromGateway {
-        let mut nonce = [0; 32];
-        self.connection.export_keying_material(&mut nonce, EXPORTER_LABEL, b"").unwrap();
-        let claim = Publication::new(&self.client.key, &server.peer_id(), &nonce, share(1), "nas");
-        self.say(&[hello(), ToGateway::Publish(claim)]).await;
-        loop {
-            if let Some(body) = self.deframer.next_frame().unwrap() {
-                return parse(&body).unwrap();
-            }
-            let chunk = tokio::time::timeout(PATIENCE, self.recv.read_chunk(4096, true)).await;
-            self.deframer.push(&chunk.expect("no answer").unwrap().unwrap().bytes);
-        }
-    }
-
-    async fn closed_with(&self) -> u64 {
-        let closed = tokio::time::timeout(PATIENCE, self.connection.closed()).await.expect("it stays");
-        let quinn::ConnectionError::ApplicationClosed(close) = &closed else {
-            panic!("closed for another reason: {closed}");
-        };
-        close.error_code.into_inner()
-    }
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ mod http2;
 mod https;
 mod limits;
 mod passing;
+mod sharer;
 #[path = "../support/mod.rs"]
 mod support;
 mod tunnel;
+mod unread;

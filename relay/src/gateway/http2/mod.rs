@@ -4,6 +4,7 @@
 //! A library takes the frames apart, and their limits are given to it. What it can't tell from a busy visitor is
 //! seen to here: who opens streams only to give them up, who is idle, and who has vanished.
 
+mod data;
 mod pipe;
 mod stream;
 
@@ -13,7 +14,6 @@ use std::sync::Arc;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, Reason, RecvStream};
 use hyper::Request;
-use hyper::body::Bytes;
 use proto::limit::Rate;
 use proto::machine::Bucket;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,6 +24,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::{Gateway, stopped};
 use crate::http::Asker;
 use crate::net::Stream;
+use data::Piece;
 use stream::{Ended, Visit};
 
 /// Streams of one connection at once.
@@ -60,7 +61,7 @@ impl Gateway {
         asker: Asker,
         stop: watch::Receiver<bool>,
     ) {
-        let handshake = builder().handshake::<_, Bytes>(tokio::io::join(read, write));
+        let handshake = builder().handshake::<_, Piece>(tokio::io::join(read, write));
         let Ok(Ok(connection)) = timeout(self.config.limits.head, handshake).await else {
             return self.counters.bad_handshakes.add();
         };
@@ -96,7 +97,7 @@ fn builder() -> Builder {
 /// A visitor's connection.
 struct Visitor<T: AsyncRead + AsyncWrite + Unpin> {
     gateway: Arc<Gateway>,
-    connection: Connection<T, Bytes>,
+    connection: Connection<T, Piece>,
     asker: Asker,
     stop: watch::Receiver<bool>,
     streams: JoinSet<Ended>,
@@ -146,7 +147,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Visitor<T> {
         while streams.join_next().await.is_some() {}
     }
 
-    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
         let visit = Visit { asker: self.asker, stop: self.stop.clone(), request, respond };
         let gateway = Arc::clone(&self.gateway);
         self.streams.spawn(visit.serve(gateway));
@@ -179,7 +180,7 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn of<T: AsyncRead + AsyncWrite + Unpin>(connection: &mut Connection<T, Bytes>) -> Self {
+    fn of<T: AsyncRead + AsyncWrite + Unpin>(connection: &mut Connection<T, Piece>) -> Self {
         Self { pings: connection.ping_pong(), next: Instant::now() + PULSE, waiting: false }
     }
 

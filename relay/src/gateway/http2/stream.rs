@@ -1,16 +1,14 @@
 //! One stream of a visitor: its request to the gateway, and the answer back.
 
 use std::future::{pending, poll_fn};
-use std::io::{self, Cursor};
+use std::io::Cursor;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use hyper::body::Bytes;
+use h2::{Reason, RecvStream};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
@@ -21,15 +19,23 @@ use proto::tunnel::http2::{Http2Head, answer_fields};
 use proto::tunnel::response::ResponseHead;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::watch;
-use tokio::time::Duration;
+use tokio::time::{Duration, timeout};
 
+use super::data::{Data, Piece};
 use super::pipe::{Near, pipe};
 use crate::access_log::Entry;
 use crate::gateway::Gateway;
 use crate::gateway::body::{BodyError, Carry};
 use crate::gateway::inbox::Inbox;
 use crate::gateway::page::Page;
+use crate::gateway::unread::Bounded;
 use crate::http::Asker;
+
+/// Bytes of the heads before an answer that are passed on: the library waits for nobody to read them.
+const HINTS: usize = 16 * 1024;
+
+/// A head that may wait by itself, when nothing else is left of its stream.
+const SMALL_HEAD: usize = 4 * 1024;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +53,7 @@ pub(super) struct Visit {
     pub(super) asker: Asker,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) request: Request<RecvStream>,
-    pub(super) respond: SendResponse<Bytes>,
+    pub(super) respond: SendResponse<Piece>,
 }
 
 impl Visit {
@@ -55,7 +61,7 @@ impl Visit {
     pub(super) async fn serve(self, gateway: Arc<Gateway>) -> Ended {
         let Self { asker, stop, request, mut respond } = self;
         let (head, body) = request.into_parts();
-        let (method, blocked) = (head.method.as_str(), gateway.config.limits.blocked);
+        let method = head.method.as_str();
         let asked = (asker.from.ip(), &head);
         let place = gateway.place(asker.from.ip());
         let (first, framing) = match (written(&head, body.is_end_stream()), &place) {
@@ -63,15 +69,15 @@ impl Visit {
             (Err(why), _) => {
                 gateway.counters.bad_heads.add();
                 let page = Page::failure(why.status(), None, &format!("The request is refused: {why}."), "");
-                return say(&gateway, &page, &mut respond, asked, blocked).await;
+                return say(&gateway, &page, &mut respond, asked).await;
             }
             (Ok(_), Err(why)) => {
-                return say(&gateway, &gateway.no_place(*why), &mut respond, asked, blocked).await;
+                return say(&gateway, &gateway.no_place(*why), &mut respond, asked).await;
             }
         };
         let (near, far) = pipe(first);
-        let visiting = gateway.visit(far, asker, "2", stop);
-        let exchanging = exchange(near, (body, framing), respond, method, blocked);
+        let visiting = gateway.visit(gateway.unread.bound(far), asker, "2", stop);
+        let exchanging = exchange(&gateway, near, (body, framing), respond, method);
         let ((), ended) = tokio::join!(visiting, exchanging);
         drop(place);
         ended
@@ -96,9 +102,8 @@ fn written(head: &Parts, ended: bool) -> Result<(Vec<u8>, Framing), BadHead> {
 async fn say(
     gateway: &Gateway,
     page: &Page,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Piece>,
     (client, asked): (IpAddr, &Parts),
-    blocked: Duration,
 ) -> Ended {
     gateway.counters.answered(page.status);
     let method = asked.method.as_str();
@@ -108,19 +113,19 @@ async fn say(
         log.note(&Entry { status, method, host, path, ..Entry::nothing(client, "2") });
     }
     let mut bytes = Inbox::new(Box::new(Cursor::new(page.bytes(None, false))));
-    answer(&mut bytes, respond, method, blocked).await
+    answer(gateway, &mut bytes, respond, method).await
 }
 
 async fn exchange(
+    gateway: &Gateway,
     Near { mut inbox, write, gone }: Near,
     (body, framing): (RecvStream, Framing),
-    mut respond: SendResponse<Bytes>,
+    mut respond: SendResponse<Piece>,
     method: &str,
-    blocked: Duration,
 ) -> Ended {
     let ended = {
         let feeding = pin!(feed(body, framing, write));
-        let answering = pin!(answer(&mut inbox, &mut respond, method, blocked));
+        let answering = pin!(answer(gateway, &mut inbox, &mut respond, method));
         tokio::select! {
             biased;
             ended = answering => ended,
@@ -172,31 +177,37 @@ fn fields(map: HeaderMap) -> Fields {
 
 /// Carries the answer to the visitor.
 async fn answer(
+    gateway: &Gateway,
     from: &mut Inbox,
-    respond: &mut SendResponse<Bytes>,
+    respond: &mut SendResponse<Piece>,
     method: &str,
-    blocked: Duration,
 ) -> Ended {
+    let mut hints = 0;
     loop {
         let head = tokio::select! {
             biased;
             head = from.head(b"HTTP/1.") => head,
             _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ended::GivenUp,
         };
-        let head = head.ok().flatten().and_then(|head| ResponseHead::parse(&head, method).ok());
-        let Some(head) = head else {
+        let head = head.ok().flatten();
+        let length = head.as_ref().map_or(0, Vec::len);
+        let Some(head) = head.and_then(|head| ResponseHead::parse(&head, method).ok()) else {
             respond.send_reset(Reason::INTERNAL_ERROR);
             return Ended::Cut;
         };
         let response = response(&head);
         if head.is_interim() {
-            let _ended = respond.send_informational(response);
+            hints += length;
+            if hints <= HINTS {
+                let _ended = respond.send_informational(response);
+            }
             continue;
         }
-        let bodiless = matches!(head.body, Body::None | Body::Length(0));
-        return match respond.send_response(response, bodiless) {
-            Ok(_) if bodiless => Ended::Whole,
-            Ok(stream) => carry(from, head.body, Data(Mutex::new(stream)), blocked).await,
+        // The end of a long one goes behind it, so that it is seen when that has left.
+        let at_once = matches!(head.body, Body::None | Body::Length(0)) && length <= SMALL_HEAD;
+        return match respond.send_response(response, at_once) {
+            Ok(_) if at_once => Ended::Whole,
+            Ok(stream) => carry(gateway, from, head.body, Data::new(stream)).await,
             Err(_) => Ended::GivenUp,
         };
     }
@@ -218,30 +229,42 @@ fn response(head: &ResponseHead) -> Response<()> {
     response
 }
 
-async fn carry(from: &mut Inbox, body: Body, to: Data, blocked: Duration) -> Ended {
+async fn carry(gateway: &Gateway, from: &mut Inbox, body: Body, to: Data) -> Ended {
+    let blocked = gateway.config.limits.blocked;
     let carry = Carry { body, framing: Framing::Plain, before: Vec::new(), idle: None, blocked };
-    let (mut way, sent) = (&to, AtomicU64::new(0));
+    let (mut way, sent) = (Bounded::new(&to, &gateway.unread), AtomicU64::new(0));
+    let carried = async {
+        let trailers = carry.run(from, &mut way, &sent).await?;
+        let ended =
+            if trailers.0.is_empty() { to.end() } else { to.lock().send_trailers(header_map(&trailers)) };
+        ended.map_err(|_| BodyError::Unwritable)?;
+        through(&to, &mut way, blocked).await
+    };
     let carried = tokio::select! {
         biased;
-        carried = carry.run(from, &mut way, &sent) => carried,
+        carried = carried => carried,
         _reset = poll_fn(|cx| to.lock().poll_reset(cx)) => return Ended::GivenUp,
     };
-    let mut stream = to.lock();
     let (ended, reason) = match carried {
-        Ok(trailers) if trailers.0.is_empty() => {
-            let sent = stream.send_data(Bytes::new(), true);
-            return if sent.is_ok() { Ended::Whole } else { Ended::GivenUp };
-        }
-        Ok(trailers) => {
-            let sent = stream.send_trailers(header_map(&trailers));
-            return if sent.is_ok() { Ended::Whole } else { Ended::GivenUp };
-        }
+        Ok(()) => return Ended::Whole,
         Err(BodyError::Unwritable) => (Ended::GivenUp, Reason::CANCEL),
         Err(BodyError::Blocked) => (Ended::Cut, Reason::CANCEL),
         Err(BodyError::Cut | BodyError::Malformed | BodyError::Idle) => (Ended::Cut, Reason::INTERNAL_ERROR),
     };
-    stream.send_reset(reason);
+    to.lock().send_reset(reason);
     ended
+}
+
+/// Waits until an answer has left. What a visitor leaves unread is its stream's as long, and so is the time for it.
+async fn through(to: &Data, way: &mut Bounded<&Data>, blocked: Duration) -> Result<(), BodyError> {
+    loop {
+        let before = to.unsent();
+        match timeout(blocked, way.shutdown()).await {
+            Ok(Ok(())) => return Ok(()),
+            Err(_) if to.unsent() < before => {}
+            Ok(Err(_)) | Err(_) => return Err(BodyError::Blocked),
+        }
+    }
 }
 
 fn header_map(fields: &Fields) -> HeaderMap {
@@ -251,39 +274,4 @@ fn header_map(fields: &Fields) -> HeaderMap {
             Some((HeaderName::try_from(name).ok()?, HeaderValue::from_bytes(value).ok()?))
         })
         .collect()
-}
-
-/// The way of an answer's body. Its stream is looked at from two sides: whether there is room, and whether the
-/// visitor has given it up.
-struct Data(Mutex<SendStream<Bytes>>);
-
-impl Data {
-    fn lock(&self) -> MutexGuard<'_, SendStream<Bytes>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsyncWrite for &Data {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut stream = self.lock();
-        stream.reserve_capacity(bytes.len());
-        while stream.capacity() == 0 {
-            match ready!(stream.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-            }
-        }
-        let piece = bytes.get(..stream.capacity().min(bytes.len())).unwrap_or_default();
-        stream.send_data(Bytes::copy_from_slice(piece), false).map_err(io::Error::other)?;
-        Poll::Ready(Ok(piece.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
 }
