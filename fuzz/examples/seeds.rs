@@ -101,6 +101,7 @@ fn http_heads() {
 fn http2_heads() {
     const ALL: u8 = 7;
     const WITH_BODY: u8 = 6;
+    const PROTOCOL: u8 = 8;
     let (https, host) = ("https", "nas.example.test:81");
     for (name, flags, parts) in [
         ("get", ALL, &["GET", "/a?b", https, host, "accept", "*/*", "cookie", "a=b", "cookie", "c=d"][..]),
@@ -113,6 +114,29 @@ fn http2_heads() {
         ("disguise", ALL, &["GET", "/", https, host, "content_length", "5", "transfer-encoding", "chunked"]),
         ("upgrade", ALL, &["GET", "/", https, host, "connection", "upgrade", "upgrade", "websocket"]),
         ("asterisk", ALL, &["OPTIONS", "*", https, host]),
+        (
+            "websocket",
+            WITH_BODY | PROTOCOL,
+            &["CONNECT", "/chat", https, host, "websocket", "sec-websocket-version", "13", "cookie", "a=b"],
+        ),
+        (
+            "websocket_with_key",
+            WITH_BODY | PROTOCOL,
+            &[
+                "CONNECT",
+                "/",
+                https,
+                host,
+                "WebSocket",
+                "sec-websocket-key",
+                "x",
+                "sec-websocket-accept",
+                "y",
+            ],
+        ),
+        ("other_protocol", WITH_BODY | PROTOCOL, &["CONNECT", "/", https, host, "connect-udp"]),
+        ("protocol_alone", ALL | PROTOCOL, &["GET", "/", https, host, "websocket"]),
+        ("connect", WITH_BODY, &["CONNECT", "/", https, host]),
     ] {
         let parts = parts.iter().flat_map(|part| [&[part.len() as u8][..], part.as_bytes()].concat());
         seed("http2_head", name, &std::iter::once(flags).chain(parts).collect::<Vec<u8>>());

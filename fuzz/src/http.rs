@@ -63,35 +63,61 @@ fn forwards_faithfully(request: &RequestHead) {
 const ENDED: u8 = 1;
 const SCHEME: u8 = 2;
 const AUTHORITY: u8 = 4;
+const PROTOCOL: u8 = 8;
 
-/// A request as HTTP/2 carries it, part by part with a length before each: method, path, scheme and authority where
-/// there are any, then fields. What comes of it in HTTP/1.1 has a line for each of its fields and no other, and is
-/// read as the same request. Its fields are an answer's, too.
+/// A request as HTTP/2 carries it, part by part with a length before each: method, path, scheme, authority and protocol
+/// where there are any, then fields. What comes of it in HTTP/1.1 has a line for each of its fields and no other, and
+/// is read as the same request, or as the handshake of a WebSocket. Its fields are an answer's, too.
 pub fn http2_head(data: &[u8]) {
     let Some((&flags, mut rest)) = data.split_first() else { return };
     let (Some(method), Some(path)) = (text(&mut rest), text(&mut rest)) else { return };
     let mut optional = |flag| (flags & flag != 0).then(|| text(&mut rest).unwrap_or_default());
-    let (scheme, authority) = (optional(SCHEME), optional(AUTHORITY));
+    let (scheme, authority, protocol) = (optional(SCHEME), optional(AUTHORITY), optional(PROTOCOL));
     let mut fields = Vec::new();
     while let Some(name) = text(&mut rest) {
         fields.push((name, part(&mut rest).unwrap_or_default()));
     }
-    let head = Http2Head { method, scheme, authority, path, fields, ended: flags & ENDED != 0 };
-    let Ok(written) = head.to_http1() else { return };
-    match Scan::default().find_end(&written) {
-        Ok(end) => assert_eq!(end, Some(written.len()), "it is one head"),
-        Err(_) => assert!(written.len() > MAX_HEAD, "it has bytes that no head has"),
+    let head = Http2Head { method, scheme, authority, path, protocol, fields, ended: flags & ENDED != 0 };
+    if head.asks_for_protocol() {
+        return asks_for_a_websocket(&head);
     }
-    let named = |name: &str| head.fields.iter().filter(|(field, _)| *field == name).count();
-    let chunked = !head.ended && named("content-length") == 0;
-    // The first line, Host, the fields, and the empty one.
-    let others = head.fields.len() - named("host") - named("cookie");
-    let expected = 3 + others + usize::from(named("cookie") > 0) + usize::from(chunked);
-    assert_eq!(written.windows(2).filter(|two| two == b"\r\n").count(), expected, "each field is one line");
+    let Ok(written) = head.to_http1() else { return };
+    let chunked = !head.ended && named(&head, "content-length") == 0;
+    is_one_head(&head, &written, usize::from(chunked));
     if let Ok(request) = RequestHead::parse(&written) {
         is_the_same(&head, &request, chunked);
     }
     answers_over_http2(&written);
+}
+
+fn named(head: &Http2Head<'_>, name: &str) -> usize {
+    head.fields.iter().filter(|(field, _)| *field == name).count()
+}
+
+/// It has a line for each of the fields, and so many others.
+fn is_one_head(head: &Http2Head<'_>, written: &[u8], more: usize) {
+    match Scan::default().find_end(written) {
+        Ok(end) => assert_eq!(end, Some(written.len()), "it is one head"),
+        Err(_) => assert!(written.len() > MAX_HEAD, "it has bytes that no head has"),
+    }
+    // The first line, Host, the fields, and the empty one.
+    let others = head.fields.len() - named(head, "host") - named(head, "cookie");
+    let expected = 3 + others + usize::from(named(head, "cookie") > 0) + more;
+    assert_eq!(written.windows(2).filter(|two| two == b"\r\n").count(), expected, "each field is one line");
+}
+
+/// Nothing but a handshake comes of it, whose key is ours.
+fn asks_for_a_websocket(head: &Http2Head<'_>) {
+    let Ok(handshake) = head.to_handshake([7; 16]) else { return };
+    let theirs = ["sec-websocket-key", "sec-websocket-accept"];
+    let fields = head.fields.iter().filter(|(name, _)| !theirs.contains(name)).copied().collect();
+    is_one_head(&Http2Head { fields, ..head.clone() }, &handshake.head, 3);
+    let Ok(request) = RequestHead::parse(&handshake.head) else { return };
+    assert_eq!((request.method.as_str(), request.target.as_slice()), ("GET", head.path.as_bytes()));
+    assert_eq!((request.upgrade.as_deref(), request.body), (Some("websocket"), Body::None));
+    assert!(!request.keep_alive, "another request may follow");
+    let keys: Vec<_> = request.fields.all("sec-websocket-key").map(|field| field.text().to_owned()).collect();
+    assert_eq!(keys, ["BwcHBwcHBwcHBwcHBwcHBw=="]);
 }
 
 fn is_the_same(head: &Http2Head<'_>, request: &RequestHead, chunked: bool) {

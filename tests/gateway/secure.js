@@ -74,6 +74,17 @@ function socket() {
   return new Promise((resolve, reject) => ws.on('open', () => resolve(ws)).on('error', reject));
 }
 
+// A WebSocket on one stream of such a session (RFC 8441): its frames are those of `ws`, which has no way to open it. What
+// is sent at once goes right behind the request.
+function socketOver2(client) {
+  const stream = client.request({ ':method': 'CONNECT', ':protocol': 'websocket', ':path': '/', 'sec-websocket-version': '13' });
+  const ws = new WebSocket(null, undefined, { autoPong: true });
+  ws._isServer = false;
+  ws.setSocket(stream, Buffer.alloc(0), { allowSynchronousEvents: true, maxPayload: 0, skipUTF8Validation: false });
+  const head = new Promise((resolve, reject) => stream.on('response', resolve).on('error', reject));
+  return { ws, head };
+}
+
 async function next(stream) {
   return String(await new Promise((resolve) => stream.once('data', resolve)));
 }
@@ -161,6 +172,29 @@ const only = {
     async trailers_come_over_http_2() {
       const client = session('app');
       assert.strictEqual((await over2(client, '/trailers')).trailers['x-sum'], '7');
+      client.close();
+    },
+    async a_pages_websockets_are_opened_on_its_own_connection() {
+      const client = session('app');
+      assert.strictEqual((await over2(client, '/')).status, 200);
+      assert.strictEqual(client.remoteSettings.enableConnectProtocol, true);
+      const heard = (ws) => new Promise((resolve) => ws.once('message', (data) => resolve(String(data))));
+      const open = Array.from({ length: 100 }, () => socketOver2(client));
+      await Promise.all(open.map(async ({ ws, head }, i) => {
+        const early = heard(ws);
+        ws.send(`early ${i}`);
+        const told = await head;
+        assert.deepStrictEqual([told[':status'], told['sec-websocket-accept']], [200, undefined]);
+        assert.strictEqual(await early, `early ${i}`);
+      }));
+      const [{ ws }] = open;
+      const large = heard(ws);
+      ws.send('x'.repeat(1 << 20));
+      assert.strictEqual(await large, 'x'.repeat(1 << 20));
+      assert.strictEqual((await over2(client, '/')).status, 200);
+      const ended = open.map(({ ws }) => new Promise((resolve) => ws.once('close', (code, reason) => resolve([code, String(reason)]))));
+      open.forEach(({ ws }) => ws.close(4001, 'done'));
+      for (const end of await Promise.all(ended)) assert.deepStrictEqual(end, [4001, 'done']);
       client.close();
     },
   },

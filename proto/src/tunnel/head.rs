@@ -86,6 +86,9 @@ pub enum BadHead {
     /// A name that turns into a framing field where `_` is read as `-`.
     #[error("a framing field in disguise")]
     Disguised,
+    /// A stream of bytes is asked for that goes on in a protocol other than WebSocket.
+    #[error("this protocol is not served")]
+    ProtocolNotServed,
     /// An upgrade that carries a body.
     #[error("an upgrade with a body")]
     UpgradeWithBody,
@@ -110,6 +113,7 @@ impl BadHead {
             Self::TooLarge | Self::TooManyFields => 431,
             Self::TargetTooLong => 414,
             Self::MethodNotServed => 405,
+            Self::ProtocolNotServed => 501,
             Self::Version => 505,
             Self::Expectation => 417,
             Self::BareLf

@@ -4,6 +4,8 @@
 //! here in that form, and what can't be said in it is refused: nothing that comes out of here has more lines, or
 //! other ones, than came in.
 
+pub mod websocket;
+
 use super::head::{BadHead, Field, Fields, is_token};
 use super::host::Authority;
 
@@ -22,6 +24,8 @@ pub struct Http2Head<'a> {
     pub authority: Option<&'a str>,
     /// `:path`.
     pub path: &'a str,
+    /// `:protocol`, with which a CONNECT asks for a stream of bytes (RFC 8441). See [`websocket`].
+    pub protocol: Option<&'a str>,
     /// The other fields in their order.
     pub fields: Vec<(&'a str, &'a [u8])>,
     /// Whether nothing follows the head.
@@ -34,10 +38,23 @@ impl Http2Head<'_> {
     /// # Errors
     /// It is none, or says something that HTTP/1.1 would understand as something else.
     pub fn to_http1(&self) -> Result<Vec<u8>, BadHead> {
+        if self.protocol.is_some() {
+            return Err(BadHead::ProtocolNotServed);
+        }
+        let mut out = self.written(self.method, &[])?;
+        if !self.ended && self.length().is_none() {
+            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        Ok(out)
+    }
+
+    /// The lines of the head, so far as they are the visitor's, but for the fields with these names.
+    fn written(&self, method: &str, without: &[&str]) -> Result<Vec<u8>, BadHead> {
         if self.scheme.is_some_and(|scheme| scheme != "https") {
             return Err(BadHead::Scheme);
         }
-        if !self.method.bytes().all(is_token) {
+        if !method.bytes().all(is_token) {
             return Err(BadHead::Method);
         }
         let path_is_plain = self.path == "*" || self.path.starts_with('/');
@@ -48,13 +65,14 @@ impl Http2Head<'_> {
         let mut out = Vec::with_capacity(1024);
         put(
             &mut out,
-            &[self.method.as_bytes(), b" ", self.path.as_bytes(), b" HTTP/1.1\r\nHost: ", host, b"\r\n"],
+            &[method.as_bytes(), b" ", self.path.as_bytes(), b" HTTP/1.1\r\nHost: ", host, b"\r\n"],
         );
         let mut cookies: Vec<&[u8]> = Vec::new();
         for (name, value) in &self.fields {
             check(name, value)?;
             match *name {
                 "host" => {}
+                name if without.contains(&name) => {}
                 "cookie" => cookies.push(value),
                 _ => put(&mut out, &[name.as_bytes(), b": ", value, b"\r\n"]),
             }
@@ -63,10 +81,6 @@ impl Http2Head<'_> {
         if !cookies.is_empty() {
             put(&mut out, &[b"cookie: ", &cookies.join(&b"; "[..]), b"\r\n"]);
         }
-        if !self.ended && self.length().is_none() {
-            out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
-        }
-        out.extend_from_slice(b"\r\n");
         Ok(out)
     }
 
@@ -125,6 +139,7 @@ mod tests {
         scheme: Some("https"),
         authority: Some("nas.example.test"),
         path: "/a?b",
+        protocol: None,
         fields: Vec::new(),
         ended: true,
     };

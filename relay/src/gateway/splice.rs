@@ -1,6 +1,6 @@
 //! Two streams as one, once both sides have agreed to go on in a protocol of their own.
 
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::time::Duration;
 
 use super::inbox::{Inbox, write_all};
@@ -25,9 +25,10 @@ pub(crate) async fn splice(a: Side<'_>, b: Side<'_>, blocked: Duration) -> (u64,
     (there, back, ended)
 }
 
-async fn copy(
+/// One direction, until it has ended and that was said.
+pub(super) async fn copy(
     from: &mut Inbox,
-    to: &mut Box<dyn Outgoing>,
+    to: &mut (dyn AsyncWrite + Send + Unpin),
     blocked: Duration,
     count: &mut u64,
 ) -> std::io::Result<()> {

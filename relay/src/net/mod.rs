@@ -44,6 +44,12 @@ pub trait Outgoing: AsyncWrite + Send + Unpin {
     fn unbind(&mut self) {}
 }
 
+/// A stream within a test.
+#[cfg(test)]
+impl Outgoing for tokio::io::WriteHalf<tokio::io::DuplexStream> {
+    fn abort(self: Box<Self>) {}
+}
+
 /// A way for datagrams in and out: a UDP socket, or what behaves like one.
 ///
 /// quinn's contract holds for the inherited methods: `try_send` fails with `WouldBlock` or not at all, and

@@ -20,17 +20,17 @@ use crate::tunnel::{SHORT, Tunnel, head, mirror, open};
 const HOST: &str = "forwstest.example.test";
 
 /// A visitor's connection.
-struct Visitor {
-    send: SendRequest<Bytes>,
+pub(crate) struct Visitor {
+    pub(crate) send: SendRequest<Bytes>,
     /// How it ends.
     ended: JoinHandle<Result<(), h2::Error>>,
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it does not happen")
 }
 
-async fn visitor(secured: &Secured) -> Visitor {
+pub(crate) async fn visitor(secured: &Secured) -> Visitor {
     let stream = secured.dial("example.test", &["h2"]).await;
     let (send, connection) = h2::client::handshake(stream).await.unwrap();
     Visitor { send, ended: tokio::spawn(connection) }
@@ -41,7 +41,7 @@ fn request(method: &str, path: &str) -> Request<()> {
 }
 
 impl Visitor {
-    async fn get(&mut self, path: &str) -> (Response<RecvStream>, String) {
+    pub(crate) async fn get(&mut self, path: &str) -> (Response<RecvStream>, String) {
         let answer = self.ask(request("GET", path)).await;
         let (head, mut body) = soon(answer).await.unwrap().into_parts();
         let text = text(&mut body).await;
@@ -54,7 +54,7 @@ impl Visitor {
     }
 }
 
-async fn text(body: &mut RecvStream) -> String {
+pub(crate) async fn text(body: &mut RecvStream) -> String {
     let mut all = Vec::new();
     while let Some(data) = soon(body.data()).await {
         let data = data.unwrap();
@@ -65,7 +65,10 @@ async fn text(body: &mut RecvStream) -> String {
 }
 
 /// A server, and a local server behind `forwstest` that answers so.
-async fn serve<F>(change: impl FnOnce(&mut GatewayLimits), answer: fn(TcpStream) -> F) -> (Secured, Tunnel)
+pub(crate) async fn serve<F>(
+    change: impl FnOnce(&mut GatewayLimits),
+    answer: fn(TcpStream) -> F,
+) -> (Secured, Tunnel)
 where
     F: Future<Output = ()> + Send + 'static,
 {

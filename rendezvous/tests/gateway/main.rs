@@ -13,3 +13,4 @@ mod sharer;
 mod support;
 mod tunnel;
 mod unread;
+mod websockets;

@@ -7,6 +7,7 @@
 mod data;
 mod pipe;
 mod stream;
+mod websocket;
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -90,7 +91,8 @@ fn builder() -> Builder {
         .max_header_list_size(HEAD)
         .max_concurrent_reset_streams(RESETS)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(RESETS));
+        .max_local_error_reset_streams(Some(RESETS))
+        .enable_connect_protocol();
     builder
 }
 

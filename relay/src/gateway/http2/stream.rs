@@ -7,6 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use h2::ext::Protocol;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
@@ -15,6 +16,7 @@ use hyper::{Request, Response, StatusCode};
 use proto::tunnel::chunk;
 use proto::tunnel::forward::Framing;
 use proto::tunnel::head::{BadHead, Body, Field, Fields};
+use proto::tunnel::http2::websocket::Handshake;
 use proto::tunnel::http2::{Http2Head, answer_fields};
 use proto::tunnel::response::ResponseHead;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -23,6 +25,7 @@ use tokio::time::{Duration, timeout};
 
 use super::data::{Data, Piece};
 use super::pipe::{Near, pipe};
+use super::websocket;
 use crate::access_log::Entry;
 use crate::gateway::Gateway;
 use crate::gateway::body::{BodyError, Carry};
@@ -64,7 +67,7 @@ impl Visit {
         let method = head.method.as_str();
         let asked = (asker.from.ip(), &head);
         let place = gateway.place(asker.from.ip());
-        let (first, framing) = match (written(&head, body.is_end_stream()), &place) {
+        let (first, content) = match (written(&head, body.is_end_stream()), &place) {
             (Ok(written), Ok(_)) => written,
             (Err(why), _) => {
                 gateway.counters.bad_heads.add();
@@ -77,25 +80,43 @@ impl Visit {
         };
         let (near, far) = pipe(first);
         let visiting = gateway.visit(gateway.unread.bound(far), asker, "2", stop);
-        let exchanging = exchange(&gateway, near, (body, framing), respond, method);
+        let exchanging = async {
+            match content {
+                Content::Body(framing) => exchange(&gateway, near, (body, framing), respond, method).await,
+                Content::WebSocket(handshake) => {
+                    websocket::exchange(&gateway, near, body, respond, &handshake).await
+                }
+            }
+        };
         let ((), ended) = tokio::join!(visiting, exchanging);
         drop(place);
         ended
     }
 }
 
-/// The head as the gateway reads it, and how its body goes on.
-fn written(head: &Parts, ended: bool) -> Result<(Vec<u8>, Framing), BadHead> {
+/// What follows a head.
+enum Content {
+    Body(Framing),
+    WebSocket(Handshake),
+}
+
+/// The head as the gateway reads it, and what follows.
+fn written(head: &Parts, ended: bool) -> Result<(Vec<u8>, Content), BadHead> {
     let head = Http2Head {
         method: head.method.as_str(),
         scheme: head.uri.scheme_str(),
         authority: head.uri.authority().map(|authority| authority.as_str()),
         path: head.uri.path_and_query().map_or("/", |path| path.as_str()),
+        protocol: head.extensions.get::<Protocol>().map(Protocol::as_str),
         fields: head.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect(),
         ended,
     };
+    if head.asks_for_protocol() {
+        let mut handshake = head.to_handshake(websocket::nonce())?;
+        return Ok((std::mem::take(&mut handshake.head), Content::WebSocket(handshake)));
+    }
     let framing = if ended || head.length().is_some() { Framing::Plain } else { Framing::Chunked };
-    Ok((head.to_http1()?, framing))
+    Ok((head.to_http1()?, Content::Body(framing)))
 }
 
 /// Answers what somebody asked, and the gateway never saw, with a page of our own.
@@ -118,7 +139,7 @@ async fn say(
 
 async fn exchange(
     gateway: &Gateway,
-    Near { mut inbox, write, gone }: Near,
+    Near { mut inbox, write, gone, cut: _ }: Near,
     (body, framing): (RecvStream, Framing),
     mut respond: SendResponse<Piece>,
     method: &str,
@@ -176,41 +197,70 @@ fn fields(map: HeaderMap) -> Fields {
 }
 
 /// Carries the answer to the visitor.
-async fn answer(
+pub(super) async fn answer(
     gateway: &Gateway,
     from: &mut Inbox,
     respond: &mut SendResponse<Piece>,
     method: &str,
 ) -> Ended {
+    match final_head(from, respond, method).await {
+        Ok((head, length)) => pass_on(gateway, from, (&head, length), respond).await,
+        Err(ended) => ended,
+    }
+}
+
+/// The head of the final answer to `method`, and its length, once those before it are passed on; or how the stream has
+/// ended instead.
+pub(super) async fn final_head(
+    from: &mut Inbox,
+    respond: &mut SendResponse<Piece>,
+    method: &str,
+) -> Result<(ResponseHead, usize), Ended> {
     let mut hints = 0;
     loop {
-        let head = tokio::select! {
-            biased;
-            head = from.head(b"HTTP/1.") => head,
-            _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Ended::GivenUp,
-        };
-        let head = head.ok().flatten();
-        let length = head.as_ref().map_or(0, Vec::len);
-        let Some(head) = head.and_then(|head| ResponseHead::parse(&head, method).ok()) else {
-            respond.send_reset(Reason::INTERNAL_ERROR);
-            return Ended::Cut;
-        };
-        let response = response(&head);
-        if head.is_interim() {
-            hints += length;
-            if hints <= HINTS {
-                let _ended = respond.send_informational(response);
-            }
-            continue;
+        let (head, length) = next_head(from, respond, method).await?;
+        if !head.is_interim() {
+            return Ok((head, length));
         }
-        // The end of a long one goes behind it, so that it is seen when that has left.
-        let at_once = matches!(head.body, Body::None | Body::Length(0)) && length <= SMALL_HEAD;
-        return match respond.send_response(response, at_once) {
-            Ok(_) if at_once => Ended::Whole,
-            Ok(stream) => carry(gateway, from, head.body, Data::new(stream)).await,
-            Err(_) => Ended::GivenUp,
-        };
+        hints += length;
+        if hints <= HINTS {
+            let _ended = respond.send_informational(response(&head));
+        }
     }
+}
+
+/// Carries a final answer, of whose head that was the length.
+pub(super) async fn pass_on(
+    gateway: &Gateway,
+    from: &mut Inbox,
+    (head, length): (&ResponseHead, usize),
+    respond: &mut SendResponse<Piece>,
+) -> Ended {
+    // The end of a long one goes behind it, so that it is seen when that has left.
+    let at_once = matches!(head.body, Body::None | Body::Length(0)) && length <= SMALL_HEAD;
+    match respond.send_response(response(head), at_once) {
+        Ok(_) if at_once => Ended::Whole,
+        Ok(stream) => carry(gateway, from, head.body, Data::new(stream)).await,
+        Err(_) => Ended::GivenUp,
+    }
+}
+
+async fn next_head(
+    from: &mut Inbox,
+    respond: &mut SendResponse<Piece>,
+    method: &str,
+) -> Result<(ResponseHead, usize), Ended> {
+    let head = tokio::select! {
+        biased;
+        head = from.head(b"HTTP/1.") => head,
+        _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Ended::GivenUp),
+    };
+    let head = head.ok().flatten();
+    let read = head.and_then(|head| Some((ResponseHead::parse(&head, method).ok()?, head.len())));
+    read.ok_or_else(|| {
+        respond.send_reset(Reason::INTERNAL_ERROR);
+        Ended::Cut
+    })
 }
 
 fn response(head: &ResponseHead) -> Response<()> {
@@ -256,7 +306,7 @@ async fn carry(gateway: &Gateway, from: &mut Inbox, body: Body, to: Data) -> End
 }
 
 /// Waits until an answer has left. What a visitor leaves unread is its stream's as long, and so is the time for it.
-async fn through(to: &Data, way: &mut Bounded<&Data>, blocked: Duration) -> Result<(), BodyError> {
+pub(super) async fn through(to: &Data, way: &mut Bounded<&Data>, blocked: Duration) -> Result<(), BodyError> {
     loop {
         let before = to.unsent();
         match timeout(blocked, way.shutdown()).await {
