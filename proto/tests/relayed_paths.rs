@@ -152,6 +152,21 @@ fn a_relay_that_is_gone_is_left_at_once() {
     assert_eq!(world.sides[0].reasons.last(), Some(&Reason::LinkGone));
 }
 
+#[test]
+fn a_connector_that_is_not_at_its_relay_yet_is_waited_for_and_one_that_left_is_not() {
+    let arrival = PathConfig::default().arrival;
+    // A connector is told by the sharer's answer, which names no relay that it is not at.
+    for (side, since, stays) in [(1, arrival / 2, true), (1, arrival, false), (0, arrival / 2, false)] {
+        let mut world = World::new(1);
+        world.relay();
+        world.run_for(1);
+        let (began, path) = (world.now, world.sides[side].relayed());
+        let is_gone = world.sides[side].agent.handle_absent(path, began + since);
+        world.run_for(1);
+        assert_eq!((!is_gone, world.sides[side].is_on(RELAYED)), (stays, stays), "{side}, {since:?}");
+    }
+}
+
 struct Side {
     agent: PathAgent,
     /// Where the other side is, directly and at the relay.

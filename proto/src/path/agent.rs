@@ -210,6 +210,17 @@ impl PathAgent {
         }
     }
 
+    /// A relay says that nobody is where this path leads. Returns whether it is no more: a connector names a relay to
+    /// which it is still on its way, and what it sends from there wants its answer by the same path.
+    pub fn handle_absent(&mut self, path: PathId, now: Instant) -> bool {
+        let is_coming = self.role == Role::Sharer && now < self.created + self.config.arrival;
+        let is_gone = self.route.primary == Some(path) && !is_coming;
+        if is_gone {
+            self.remove_path(path, now);
+        }
+        is_gone
+    }
+
     /// An address of the remote's, believed as far as [`crate::candidate::believable`] goes. Over the limit
     /// a reflexive one takes the place of one that was never heard, and any other is ignored.
     pub fn add_candidate(&mut self, candidate: Candidate, now: Instant) {

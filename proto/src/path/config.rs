@@ -46,6 +46,9 @@ pub struct PathConfig {
     pub latecomer: Duration,
     /// Waits before any further attempt: longer than a NAT keeps a flow that a bad start has spoilt.
     pub retry: [Duration; 3],
+    /// How much later than its offer a connector may come to its relay: by TCP, a proxy, TLS and the login that is up to
+    /// four round trips, of 0.6 s over a satellite.
+    pub arrival: Duration,
     /// Addresses that the remote may name at a time.
     pub max_claimed: usize,
     /// Addresses that may be learned from its checks.
@@ -76,6 +79,7 @@ impl Default for PathConfig {
             attempts: [1, 2, 3, 3].map(Duration::from_secs),
             latecomer: Duration::from_millis(700),
             retry: [30, 60, 120].map(Duration::from_secs),
+            arrival: Duration::from_millis(2500),
             max_claimed: crate::candidate::MAX_CANDIDATES,
             max_learned: 8,
             hysteresis: (0.8, Duration::from_millis(5)),

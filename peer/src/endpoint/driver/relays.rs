@@ -288,10 +288,10 @@ impl Driver {
             }
             RelayEvent::Absent(addr) => {
                 let path = PathId { link, remote: addr };
-                let mut users = self.remotes.values_mut().filter(|remote| remote.relayed == Some(path));
-                if let Some(remote) = users.find(|remote| remote.agent.route().primary == Some(path)) {
-                    remote.agent.remove_path(path, now);
-                    remote.rejoins = Some(now + REJOIN);
+                for remote in self.remotes.values_mut().filter(|remote| remote.relayed == Some(path)) {
+                    if remote.agent.handle_absent(path, now) {
+                        remote.rejoins = Some(now + REJOIN);
+                    }
                 }
             }
         }

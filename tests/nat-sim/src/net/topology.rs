@@ -177,6 +177,18 @@ impl Net {
         self.attach(host, place, addresses);
     }
 
+    /// A host's round trip to servers: its site's own, if that has one.
+    #[must_use]
+    pub fn server_rtt(&self, host: HostId) -> Duration {
+        let mut place = self.hosts[host.0].place;
+        loop {
+            match place {
+                Place::Site(site) => return self.sites[site.0].server_rtt.unwrap_or(self.core.server_rtt),
+                Place::Lan(lan) => place = self.routers[self.lans[lan.0].router.0].place,
+            }
+        }
+    }
+
     /// Sets a site's own round trip to servers.
     pub fn set_server_rtt(&mut self, site: SiteId, rtt: Duration) {
         self.sites[site.0].server_rtt = Some(rtt);

@@ -121,7 +121,7 @@ impl SimNet {
         };
         let (me, other) = (self.shared.resident(self.host), self.shared.resident(host));
         let (one_way, ip) = if other.is_server {
-            (net.core().server_rtt / 2, self.seen_ip(state, *local))
+            (net.server_rtt(self.host) / 2, self.seen_ip(state, *local))
         } else if other.kind == Some(Kind::OPEN) {
             (net.core().direct_rtt / 2, self.seen_ip(state, *local))
         } else if me.kind == Some(Kind::SameLan) && other.kind == me.kind {

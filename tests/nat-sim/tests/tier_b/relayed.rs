@@ -6,7 +6,7 @@ use nat_sim::kind::Kind;
 use nat_sim::link::Quality;
 use nat_sim::world::World;
 use peer::{Error, PathPolicy};
-use proto::path::PathKind;
+use proto::path::{PathKind, Reason};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, run};
@@ -45,17 +45,22 @@ fn two_hard_nats_meet_at_the_relay() {
     });
 }
 
-/// From the start of a connector behind this to the first byte of an answer, over the relay alone.
-fn first_answer(a: Kind) -> Duration {
-    run(&pair(1, a, HARD), 1, async |lab| {
+/// From the start of a connector behind this to the first byte of an answer, over the relay alone. To the server it has R,
+/// the sharer `theirs`.
+fn first_answer(a: Kind, theirs: Duration) -> Duration {
+    let plan = World::plan(1).home("a", a).home("b", HARD).at_server_rtt(theirs);
+    run(&plan.server("s").server_rtt(R).direct_rtt(D), 1, async |lab| {
         let _server = lab.server_with_relay();
-        let _b = sharer(&lab).await;
+        let b = sharer(&lab).await;
         let began = Instant::now();
         let a = lab.relayed_peer("a", PathPolicy::Auto);
         let begun = a.endpoint.begin(&lab.ticket()).await.unwrap();
         Visitor::fetch(&begun.early(), 8).await;
         let took = began.elapsed();
         begun.finish().await.unwrap();
+        let changes = &b.endpoint.status().await.unwrap().peers[0].changes;
+        let reasons: Vec<Reason> = changes.iter().map(|change| change.reason).collect();
+        assert!(!reasons.contains(&Reason::LinkGone), "{reasons:?}");
         took
     })
 }
@@ -63,7 +68,7 @@ fn first_answer(a: Kind) -> Duration {
 #[test]
 fn the_first_answer_over_the_relay_comes_after_the_round_trips_that_it_needs() {
     // R to the server each: session and relay, offer and login; then the handshake, then proof and request.
-    let took = first_answer(HARD);
+    let took = first_answer(HARD, R);
     println!("{took:?}");
     assert!(took <= 2 * R + 2 * (R + R) + 20 * MS, "{took:?}");
 }
@@ -71,9 +76,19 @@ fn the_first_answer_over_the_relay_comes_after_the_round_trips_that_it_needs() {
 #[test]
 fn without_udp_the_first_answer_comes_one_round_trip_later() {
     // The session's handshake goes through the relay. It begins with the request for that, and waits for TCP alone.
-    let took = first_answer(BLOCKED);
+    let took = first_answer(BLOCKED, R);
     println!("{took:?}");
     assert!(took <= 3 * R + 2 * (R + R) + 20 * MS, "{took:?}");
+}
+
+#[test]
+fn a_sharer_near_the_server_keeps_the_way_to_a_connector_that_is_still_on_its_own() {
+    // The offer is there while the connector logs in at the relay: whoever checks the way now is told that nobody is there.
+    for near in [2 * MS, D, R / 2] {
+        let took = first_answer(HARD, near);
+        println!("S = {near:?}: {took:?}");
+        assert!(took <= 2 * R + 2 * (R + near) + 20 * MS, "S = {near:?}: {took:?}");
+    }
 }
 
 #[test]
