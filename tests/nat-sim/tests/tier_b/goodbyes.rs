@@ -1,8 +1,12 @@
 //! What is said at the end through a relay, and what is noticed where nothing was said.
 
 use nat_sim::kind::Kind;
-use peer::PathPolicy;
+use peer::{Error, PathPolicy};
+use proto::dial::DialFailure;
 use proto::path::PathKind;
+use proto::proof::TicketSecret;
+use proto::ticket::Ticket;
+use proto::wire::signal::Refusal;
 use tokio::time::{sleep, timeout};
 
 use crate::lab::{Lab, MS, Peer, Proxy, R, SEC, pair, run};
@@ -39,6 +43,25 @@ fn who_gives_up_what_it_began_says_so_through_the_relay() {
         drop(begun);
         sleep(R + 500 * MS).await;
         assert_eq!((peers(&a).await, peers(&b).await), (0, 0));
+    });
+}
+
+#[test]
+fn dials_that_failed_after_their_offers_were_forwarded_leave_room_for_others() {
+    run(&pair(1, HARD, HARD), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let _b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let wrong = Ticket { secret: TicketSecret::from_bytes([9; 16]), ..lab.ticket() };
+        // Each began with an address of its own, of which a socket has so many.
+        for _ in 0..=4096 {
+            let error = a.connect(&wrong).await.unwrap_err();
+            assert_eq!(error, Error::Dial(DialFailure::Refused(Refusal::WrongTicket)));
+            // The server forwards five offers a second from one session.
+            sleep(200 * MS).await;
+        }
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1000).await;
     });
 }
 
