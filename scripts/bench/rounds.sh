@@ -48,25 +48,44 @@ ratio() {
         'BEGIN { printf "%-44s %.2f  (goal %s)\n", names, ours / theirs, goal }'
 }
 
-# compare_tcp NAME=ADDR…: BYTES in bulk, round trips and connections a second, from home 2 to the service that `$TCP serve`
-# is, by each of these ways in turns.
-compare_tcp() {
-    local round side name addr p50 p99 bytes=${BYTES:-1073741824}
-    for ((round = 0; round < ROUNDS; round++)); do
-        for side in "$@"; do
-            name=${side%%=*} addr=${side#*=}
-            note "$name" "$(in_ns h2 "$TCP" bulk "$addr" "$bytes")"
-            read -r p50 p99 < <(in_ns h2 "$TCP" ping "$addr" 5000)
-            note "$name-p50" "$p50"
-            note "$name-p99" "$p99"
-            note "$name-connections" "$(in_ns h2 "$TCP" connects "$addr" 8 2)"
-        done
-    done
-    for side in "$@"; do
-        name=${side%%=*}
+# paired OURS THEIRS GOAL: the median of the ratios of each round, and how far the middle half of them goes. What slows a
+# whole round down is in both of its figures.
+paired() {
+    paste <(tr ' ' '\n' <<<"${FIGURES[$1]:-}" | grep .) <(tr ' ' '\n' <<<"${FIGURES[$2]:-}" | grep .) |
+        awk '{ print $1 / $2 }' | sort -g | awk -v names="$1 / $2" -v goal="$3" \
+        '{ a[NR] = $1 } END { printf "%-44s %.2f  [%.2f..%.2f]  (goal %s)\n", names, a[int((NR + 1) / 2)],
+            a[int((NR + 3) / 4)], a[int((3 * NR + 1) / 4)], goal }'
+}
+
+# ask_tcp NAME=ADDR: one round's BYTES in bulk, round trips and connections a second, from home 2 to the service that
+# `$TCP serve` is, by this way.
+ask_tcp() {
+    local name=${1%%=*} addr=${1#*=} p50 p99
+    note "$name" "$(in_ns h2 "$TCP" bulk "$addr" "${BYTES:-1073741824}")"
+    read -r p50 p99 < <(in_ns h2 "$TCP" ping "$addr" 5000)
+    note "$name-p50" "$p50"
+    note "$name-p99" "$p99"
+    note "$name-connections" "$(in_ns h2 "$TCP" connects "$addr" 8 2)"
+}
+
+# show_tcp NAME=ADDR…: what it said.
+show_tcp() {
+    local name
+    for name in "${@%%=*}"; do
         show "$name" Gbit/s
         show "$name-p50" µs
         show "$name-p99" µs
         show "$name-connections" /s
     done
+}
+
+# compare_tcp NAME=ADDR…: the figures by each of these ways in turns.
+compare_tcp() {
+    local round side
+    for ((round = 0; round < ROUNDS; round++)); do
+        for side in "$@"; do
+            ask_tcp "$side"
+        done
+    done
+    show_tcp "$@"
 }
