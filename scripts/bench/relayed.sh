@@ -71,6 +71,8 @@ inside() {
     spawn service h1 "$TCP" serve "0.0.0.0:$PORT"
     await_line service 5 listening >/dev/null
     start_ours
+    # Ours was told to keep to the relay; iroh has nothing else left.
+    cut_udp
     start_theirs
     for ((round = 0; round < ROUNDS; round++)); do
         ask_tcp "$ours"
