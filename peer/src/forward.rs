@@ -76,32 +76,34 @@ async fn tcp_to_quic(
     send: &mut SendStream,
     count: &AtomicU64,
 ) -> Result<(), Ended> {
-    let mut buffer = vec![0; FIRST];
+    let mut buffer = Vec::with_capacity(FIRST);
     loop {
         let read = tokio::select! {
             biased;
-            read = reader.read(&mut buffer) => read.map_err(|_| Ended::Broken)?,
+            read = reader.read_buf(&mut buffer) => read.map_err(|_| Ended::Broken)?,
             stopped = send.stopped() => return Err(stopped_by(stopped)),
         };
         if read == 0 {
             let _ = send.finish();
             return Ok(());
         }
-        send.write_all(&buffer[..read]).await.map_err(|error| match error {
+        let room = buffer.capacity();
+        let written = if read >= room / 2 {
+            let next = Vec::with_capacity(if read == room { BUFFER } else { room });
+            send.write_chunk(std::mem::replace(&mut buffer, next).into()).await
+        } else {
+            // A few bytes are copied: as they are they would keep their whole buffer until they are acknowledged.
+            let written = send.write_all(&buffer).await;
+            buffer.clear();
+            written
+        };
+        written.map_err(|error| match error {
             quinn::WriteError::Stopped(code) => Ended::ResetByPeer(code.into_inner()),
             quinn::WriteError::ConnectionLost(_)
             | quinn::WriteError::ClosedStream
             | quinn::WriteError::ZeroRttRejected => Ended::Broken,
         })?;
         count.fetch_add(read as u64, Ordering::Relaxed);
-        grow(&mut buffer, read);
-    }
-}
-
-/// One that was filled is enlarged: most streams are short, and few are long.
-fn grow(buffer: &mut Vec<u8>, read: usize) {
-    if read == buffer.len() && read < BUFFER {
-        buffer.resize(BUFFER, 0);
     }
 }
 
@@ -118,6 +120,8 @@ async fn quic_to_tcp(
     writer: &mut dyn Outgoing,
     count: &AtomicU64,
 ) -> Result<(), Ended> {
+    // Copied out of quinn's chunks, of which each keeps the whole batch that it came in: a writer that waits would keep
+    // many of those.
     let mut buffer = vec![0; FIRST];
     loop {
         let read = recv.read(&mut buffer).await.map_err(|error| match error {
@@ -133,5 +137,12 @@ async fn quic_to_tcp(
         writer.write_all(&buffer[..read]).await.map_err(|_| Ended::Broken)?;
         count.fetch_add(read as u64, Ordering::Relaxed);
         grow(&mut buffer, read);
+    }
+}
+
+/// One that was filled is enlarged: most streams are short, and few are long.
+fn grow(buffer: &mut Vec<u8>, read: usize) {
+    if read == buffer.len() && read < BUFFER {
+        buffer.resize(BUFFER, 0);
     }
 }
