@@ -2,8 +2,8 @@
 # bytes, round trips and connections a second of a TCP client through `peer connect`, directly, beside dumbpipe
 #
 # Two hosts in namespaces, a router each, no NAT, packets of 1500 bytes. All programs run for the whole time; each round
-# asks each side once, and the service itself, without either, for scale. dumbpipe knows no relay but those of its makers,
-# so that there is nothing to compare ours with; it waits for them at the start, 5 s on each side.
+# asks each side once, and the service itself, without either, for scale. dumbpipe knows no relay but those of its makers
+# (see relayed.sh), and waits for them at the start, 5 s on each side.
 source "$(dirname "$0")/rounds.sh"
 
 VERSION=0.40.1
