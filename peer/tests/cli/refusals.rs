@@ -154,7 +154,8 @@ async fn another_identity_that_registers_the_same_share_gets_none_of_its_visitor
 async fn an_answer_that_does_not_know_the_secret_is_not_believed() {
     let server = FakeServer::start(session::ALPN).await;
     let ticket = ticket_at(server.hint());
-    let connect = Home::new().spawn(&["connect", &ticket.to_text(), "--json"]);
+    let home = Home::new();
+    let connect = home.spawn(&["connect", &ticket.to_text(), "--json"]);
     let mut session = server.session().await;
     let ToServer::Offer { to, offer } = session.next().await else { panic!("no offer") };
     assert_eq!(to, ticket.sharer);
@@ -174,7 +175,8 @@ async fn an_answer_that_does_not_know_the_secret_is_not_believed() {
 async fn a_server_that_forwards_to_somebody_else_is_found_out_by_the_key() {
     let server = FakeServer::start(session::ALPN).await;
     let ticket = ticket_at(server.hint());
-    let connect = Home::new().spawn(&["connect", &ticket.to_text(), "--json"]);
+    let home = Home::new();
+    let connect = home.spawn(&["connect", &ticket.to_text(), "--json"]);
     let mut session = server.session().await;
     let ToServer::Offer { offer, .. } = session.next().await else { panic!("no offer") };
     let mut impostor = Impostor::start();
