@@ -24,7 +24,7 @@ impl Runtime for InTurn {
     }
 
     fn spawn(&self, future: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        TokioRuntime.spawn(Box::pin(last_in_line(future, BUSY)));
+        TokioRuntime.spawn(Box::pin(last_in_line(future, FEW)));
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -36,21 +36,24 @@ impl Runtime for InTurn {
     }
 }
 
-/// A task that is woken again within this time has much to do. One that has little should not wait: stepping aside
-/// wakes another worker, which finds nothing to do.
-const BUSY: Duration = Duration::from_micros(100);
+/// A task that has more turns than this within a millisecond has much to do. One that has less should not wait:
+/// stepping aside wakes another worker, which finds nothing to do.
+const FEW: u32 = 8;
 
-/// A task that goes to the end of the line when it is woken so soon after its last turn.
-async fn last_in_line(mut future: Pin<Box<dyn Future<Output = ()> + Send>>, busy: Duration) {
-    let mut last: Option<Instant> = None;
+/// A task that goes to the end of the line when it is woken after many turns.
+async fn last_in_line(mut future: Pin<Box<dyn Future<Output = ()> + Send>>, few: u32) {
+    let (mut since, mut turns) = (Instant::now(), 0);
     loop {
-        if last.is_some_and(|last| last.elapsed() < busy) {
+        if since.elapsed() >= Duration::from_millis(1) {
+            (since, turns) = (Instant::now(), 0);
+        }
+        if turns >= few {
             tokio::task::yield_now().await;
         }
         if poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_ready())).await {
             return;
         }
-        last = Some(Instant::now());
+        turns += 1;
         let mut woken = false;
         poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
     }
@@ -72,7 +75,7 @@ mod tests {
                 told.send(1 + more).unwrap();
             }
         };
-        tokio::spawn(last_in_line(Box::pin(hearing), Duration::MAX));
+        tokio::spawn(last_in_line(Box::pin(hearing), 0));
         // It is idle, and not about to have its first turn.
         said.send(()).unwrap();
         assert_eq!(together.recv().await, Some(1));
