@@ -107,6 +107,32 @@ async fn what_a_local_server_says_without_being_asked_is_no_answer() {
 }
 
 #[tokio::test]
+async fn content_of_an_answer_that_has_none_spoils_no_later_one() {
+    let (server, home) = (Rendezvous::start(), Home::new());
+    // Sends what a HEAD must not have when the next request is there.
+    let origin = Origin::serving("127.0.0.1", |mut stream: TcpStream| async move {
+        let mut owed = "";
+        loop {
+            let asked = head(&mut stream).await;
+            let answer = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
+            let content = if asked.starts_with("HEAD") { "" } else { "whole" };
+            if asked.is_empty()
+                || stream.write_all(format!("{owed}{answer}{content}").as_bytes()).await.is_err()
+            {
+                break;
+            }
+            owed = if asked.starts_with("HEAD") { "owed!" } else { "" };
+        }
+    })
+    .await;
+    let _share = public(&server, &home, &origin).await;
+    let mut visit = Visit::new(&server).await;
+    visit.0.write_all(b"HEAD / HTTP/1.1\r\nHost: nas.example.test\r\n\r\n").await.unwrap();
+    assert!(soon("an answer", head(&mut visit.0)).await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(visit.ask("GET /", "").await, "whole");
+}
+
+#[tokio::test]
 async fn a_local_server_that_closes_behind_each_answer_costs_no_visitor_one() {
     let (server, home, origin) = (Rendezvous::start(), Home::new(), mirror().await);
     let _share = public(&server, &home, &origin).await;

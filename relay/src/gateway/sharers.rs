@@ -327,6 +327,7 @@ impl Sharers {
             before: frame(&visitor),
             rewrite: Arc::clone(&shown.rewrite),
             lent: Some(lent),
+            has_stayed: false,
             hold: Box::new(place),
         })
     }

@@ -369,7 +369,7 @@ async fn idle(
                 // Its own end is the lease's.
                 let rewrite = Arc::clone(&lease.tunnels.unchanged);
                 let (before, lent, hold) = (Vec::new(), None, Box::new(lease));
-                let upstream = Upstream { inbox, write, before, rewrite, lent, hold };
+                let upstream = Upstream { inbox, write, before, rewrite, lent, has_stayed: false, hold };
                 let _gone = visitor.send(Ok(upstream));
                 return;
             }

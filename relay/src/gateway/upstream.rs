@@ -22,6 +22,8 @@ pub(crate) struct Upstream {
     pub(crate) rewrite: Arc<Rewrite>,
     /// For whom it may stay behind an exchange; nobody, where this is not known.
     pub(crate) lent: Option<Lent>,
+    /// Whether it has.
+    pub(crate) has_stayed: bool,
     /// Keeps the connection's place, until it is dropped.
     pub(crate) hold: Box<dyn Send + Sync>,
 }
@@ -53,6 +55,7 @@ impl Upstream {
             return None;
         }
         self.inbox.forget();
+        self.has_stayed = true;
         Some(self)
     }
 

@@ -199,6 +199,7 @@ impl Gateway {
             let (limits, domain) = (&self.config.limits, self.config.urls.domain.as_str());
             // Over HTTP/2 each stream is a connection for one request.
             let keep = upstream.lent.is_some() && visitor.http == "1.1" && keep::may_ask(request, visit);
+            let has_stayed = upstream.has_stayed;
             let mut exchange = Exchange { request, visit, limits, domain, keep, bytes: &mut bytes };
             tries -= 1;
             match exchange.run(visitor, upstream).await {
@@ -208,6 +209,8 @@ impl Gateway {
                 }
                 // The local server may have closed the connection just before it was lent.
                 Err(Failed::Unanswered | Failed::Lost) if tries > 0 => {}
+                // It belongs to what was asked before: a server may send content where there is none to send.
+                Err(Failed::Garbage) if tries > 0 && has_stayed => {}
                 Err(failed) => break failed,
             }
         };

@@ -75,7 +75,8 @@ async fn exchanged(visitor: (Incoming, Way), server: (Incoming, Way)) -> Result<
     };
     let (inbox, write) = (Inbox::new(server.0), Box::new(server.1));
     let (before, rewrite) = (Vec::new(), Arc::default());
-    let upstream = Upstream { inbox, write, before, rewrite, lent: None, hold: Box::new(()) };
+    let upstream =
+        Upstream { inbox, write, before, rewrite, lent: None, has_stayed: false, hold: Box::new(()) };
     let ended = tokio::time::timeout(PATIENCE, exchange.run(&mut visitor, upstream)).await;
     ended.expect("it never ends").map(|exchanged| (exchanged.status, exchanged.ended))
 }
