@@ -10,7 +10,7 @@ from gateway_stand import HERE, Stand, free_port, install_node_packages
 
 def main():
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--events", type=int, default=500)
+    options.add_argument("--events", type=int, default=3000)
     options.add_argument("--every", type=int, default=10, help="milliseconds between two")
     args = options.parse_args()
     install_node_packages()

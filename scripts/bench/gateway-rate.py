@@ -12,9 +12,10 @@ def main():
     options.add_argument("--seconds", type=int, default=5, help="of each side in each round")
     options.add_argument("--connections", type=int, default=30)
     options.add_argument("--rate", type=int, default=2000, help="requests a second, of all connections")
+    options.add_argument("--apart", action="store_true", help="a processor for the home, one for the server and visitors")
     args = options.parse_args()
     load()
-    with Stand() as stand:
+    with Stand(args.apart) as stand:
         local = stand.page()
         sides = {"culvert": stand.culvert(local), "nginx": stand.nginx_proxy(local)}
         figures = interleaved(

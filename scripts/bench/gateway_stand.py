@@ -88,7 +88,16 @@ def free_port():
 
 
 class Stand:
-    """Starts programs, and stops them at its end."""
+    """Starts programs, and stops them at its end. `apart` are the visitors and the server, and the home: they have a
+    processor each, as they would be two machines."""
+
+    def __init__(self, apart=False):
+        self.home = set()
+        if apart:
+            processors = sorted(os.sched_getaffinity(0))
+            self.home = {processors[-1]}
+            # Whoever is started has it too.
+            os.sched_setaffinity(0, {processors[0]})
 
     def __enter__(self):
         self.directory = pathlib.Path(tempfile.mkdtemp())
@@ -107,15 +116,17 @@ class Stand:
                 process.kill()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def start(self, command, **more):
+    def start(self, command, at_home=False, **more):
         home = self.directory / f"home{len(self.running)}"
         home.mkdir()
         environment = {"HOME": str(home), "PATH": os.environ["PATH"]} | more.pop("env", {})
+        if at_home and self.home:
+            more["preexec_fn"] = lambda: os.sched_setaffinity(0, self.home)
         process = subprocess.Popen([str(word) for word in command], env=environment, text=True, **more)
         self.running.append(process)
         return process
 
-    def nginx(self, http):
+    def nginx(self, http, at_home=False):
         """nginx with this configuration, of which `{port}` becomes a free port: the process, and the port."""
         for _ in range(10):
             directory = self.directory / f"nginx{len(self.running)}"
@@ -123,7 +134,8 @@ class Stand:
             port = free_port()
             conf = directory / "conf"
             conf.write_text(NGINX.format(dir=directory, http=http.format(port=port)))
-            process = self.start(["nginx", "-p", directory, "-c", conf], stderr=subprocess.DEVNULL)
+            command = ["nginx", "-p", directory, "-c", conf]
+            process = self.start(command, at_home, stderr=subprocess.DEVNULL)
             while process.poll() is None:
                 try:
                     socket.create_connection(("127.0.0.1", port)).close()
@@ -134,7 +146,7 @@ class Stand:
 
     def page(self):
         """A local server with a page of six bytes: its port."""
-        return self.nginx(PAGE)[1]
+        return self.nginx(PAGE, at_home=True)[1]
 
     def nginx_proxy(self, local):
         """nginx in front of a local server, with kept connections to it."""
@@ -159,6 +171,7 @@ class Stand:
         port = int(self.event(server, "listening")["http"][0].rpartition(":")[2])
         share = self.start(
             [BIN / "peer", "share", local, "--server", f"http://127.0.0.1:{port}", "--public", "--name", "nas", "--json"],
+            at_home=True,
             # Nobody reads what it says of visitors.
             stdout=open(self.directory / "share", "w"),
         )
@@ -175,6 +188,7 @@ class Stand:
         client = self.start(
             ["node", NODE / "node_modules" / ".bin" / "lt", "--host", f"http://127.0.0.1:{port}"]
             + ["--port", local, "--subdomain", "bench"],
+            at_home=True,
             stdout=subprocess.PIPE,
         )
         assert "your url is" in client.stdout.readline()
