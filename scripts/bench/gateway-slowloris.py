@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""How much longer a good visitor waits beside 2000 slow connections of other networks than beside as many elsewhere."""
+"""How much longer a good visitor waits beside 2000 slow connections of other networks than alone: here, and at nginx."""
 
 import argparse
-import asyncio
 import multiprocessing
-import signal
+import socket
 import time
 
 from gateway_stand import Stand, at_rate, interleaved, load, print_quantiles
@@ -16,53 +15,59 @@ HEAD = "GET / HTTP/1.1\r\nHost: {host}\r\nX-Slow: "
 BODY = "POST /upload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"
 
 
-async def slow(number, side, counts):
-    """Drips heads and bodies from one of 16 networks, and comes back as soon as it is cut."""
-    source, start = f"127.0.{1 + number % 16}.1", BODY if number % 4 == 0 else HEAD
-    await asyncio.sleep(number / 2000)
-    while True:
+class Slow:
+    """Drips a head or a body from one of 16 networks, and comes back as soon as it is cut. It takes next to nothing of the
+    processors, which the good visitor has to share with it."""
+
+    def __init__(self, number, side):
+        self.address, self.source = ("127.0.0.1", side.port), f"127.0.{1 + number % 16}.1"
+        self.start = (BODY if number % 4 == 0 else HEAD).format(host=side.host).encode()
+        self.stream = None
+
+    def turn(self, counts):
+        if self.stream and self.is_cut(counts):
+            self.stream.close()
+            self.stream = None
+            counts["open"] -= 1
+            counts["cut"] += 1
         try:
-            reader, writer = await asyncio.open_connection("127.0.0.1", side.port, local_addr=(source, 0))
+            if self.stream:
+                self.stream.send(b"x")
+            else:
+                stream = socket.create_connection(self.address, source_address=(self.source, 0))
+                stream.setblocking(False)
+                stream.send(self.start)
+                self.stream = stream
+                counts["open"] += 1
         except OSError:
+            # Of one that was cut it says so next time.
             counts["failed"] += 1
-            await asyncio.sleep(DRIP)
-            continue
-        counts["open"] += 1
+
+    def is_cut(self, counts):
         try:
-            writer.write(start.format(host=side.host).encode())
-            while True:
-                try:
-                    if not await asyncio.wait_for(reader.read(4096), DRIP):
-                        break
-                    counts["answered"] += 1
-                    break
-                except TimeoutError:
-                    writer.write(b"x")
+            if self.stream.recv(4096):
+                counts["answered"] += 1
+            return True
+        except BlockingIOError:
+            return False
         except OSError:
-            pass
-        counts["open"] -= 1
-        counts["cut"] += 1
-        writer.close()
+            return True
 
 
-def crowd(connections, side, connection):
-    """So many slow ones, until the process is ended; says once that all are there, and what became of them when asked."""
-
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    async def run():
-        counts = {"open": 0, "cut": 0, "answered": 0, "failed": 0}
-        tasks = [asyncio.create_task(slow(number, side, counts)) for number in range(connections)]
-        while counts["open"] < connections:
-            await asyncio.sleep(0.05)
-        connection.send(dict(counts))
-        while not connection.poll():
-            await asyncio.sleep(0.05)
-        connection.send(dict(counts))
-        for task in tasks:
-            task.cancel()
-
-    asyncio.run(run())
+def crowd(connections, side, far):
+    """So many slow ones, until it is told to end; says once that all are there, and what became of them at the end."""
+    counts = {"open": 0, "cut": 0, "answered": 0, "failed": 0}
+    slow = [Slow(number, side) for number in range(connections)]
+    began, turns, told = time.monotonic(), 0, False
+    while not far.poll():
+        while turns < (time.monotonic() - began) / DRIP * connections:
+            slow[turns % connections].turn(counts)
+            turns += 1
+        if not told and counts["open"] == connections:
+            told = True
+            far.send(dict(counts))
+        time.sleep(0.002)
+    far.send(dict(counts))
 
 
 def main():
@@ -77,12 +82,11 @@ def main():
     def good(side):
         return at_rate(side, 10, args.rate, args.seconds)
 
-    def measure(name, sides):
-        side, attacked = sides
-        if not attacked:
+    def measure(name, side):
+        if name.endswith("alone"):
             return good(side)
         near, far = multiprocessing.Pipe()
-        attacker = multiprocessing.Process(target=crowd, args=[args.slow, attacked, far], daemon=True)
+        attacker = multiprocessing.Process(target=crowd, args=[args.slow, side, far], daemon=True)
         attacker.start()
         if not near.poll(30):
             raise SystemExit("the slow ones were never all there")
@@ -98,17 +102,12 @@ def main():
         local = stand.page()
         ours, nginx = stand.culvert(local), stand.nginx_proxy(local)
         good(ours), good(nginx)
-        # What the slow ones' own program takes of the processors, its visitors miss wherever it knocks.
-        turns = {
-            "alone": (ours, None),
-            "elsewhere": (ours, nginx),
-            "beside": (ours, ours),
-            "nginx alone": (nginx, None),
-            "nginx beside": (nginx, nginx),
-        }
+        sides = {"culvert": ours, "nginx": nginx}
+        turns = {f"{name} {how}": side for name, side in sides.items() for how in ("alone", "beside")}
         figures = interleaved(args.rounds, turns, measure)
-    for with_them, without in (("beside", "elsewhere"), ("beside", "alone"), ("nginx beside", "nginx alone")):
-        print_quantiles({how: figures[how] for how in (without, with_them)}, with_them, without)
+    for name in sides:
+        alone, beside = f"{name} alone", f"{name} beside"
+        print_quantiles({how: figures[how] for how in (alone, beside)}, beside, alone)
 
 
 main()
