@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -139,6 +140,23 @@ async fn a_local_server_that_closes_behind_each_answer_costs_no_visitor_one() {
     let mut visit = Visit::new(&server).await;
     for turn in 0..50 {
         assert!(visit.ask(&format!("GET /{turn}"), "").await.starts_with(&format!("GET /{turn} ")));
+    }
+}
+
+#[tokio::test]
+async fn a_visitor_that_is_busy_otherwise_holds_no_connection() {
+    for busy in [
+        "GET / HTTP/1.1\r\nHost: nas",
+        "POST / HTTP/1.1\r\nHost: nas.example.test\r\nContent-Length: 9\r\n\r\n",
+    ] {
+        let (server, home, (origin, mut ends)) = (Rendezvous::start(), Home::new(), numbers("").await);
+        let _share = public(&server, &home, &origin).await;
+        let mut visit = Visit::new(&server).await;
+        assert_eq!(visit.ask("GET /", "").await, "1:1");
+        visit.0.write_all(busy.as_bytes()).await.unwrap();
+        // The limits of what it is busy with are 10 s and 60 s.
+        let ended = tokio::time::timeout(Duration::from_secs(8), ends.recv()).await;
+        assert_eq!(ended, Ok(Some(1)), "{busy}");
     }
 }
 

@@ -35,7 +35,7 @@ impl Gateway {
         name: &ShareName,
         request: &RequestHead,
         visit: &Visit,
-        stayed: &mut Option<Upstream>,
+        stayed: Option<Upstream>,
         since: Instant,
     ) -> Result<Upstream, NoUpstream> {
         match self.sharers.find(name) {
@@ -44,9 +44,9 @@ impl Gateway {
                     return Err(NoUpstream::Told(page));
                 }
                 let lent = served.lends(visit, request.authority.as_str());
-                let same = |stayed: &mut Upstream| stayed.lent.as_ref() == Some(&lent);
+                let same = |stayed: &Upstream| stayed.lent.as_ref() == Some(&lent);
                 if keep::may_use(request, visit)
-                    && let Some(upstream) = stayed.take_if(same).and_then(Upstream::again)
+                    && let Some(upstream) = stayed.filter(same).and_then(Upstream::again)
                 {
                     return Ok(upstream);
                 }

@@ -1,5 +1,7 @@
 //! One connection of a visitor: its requests one after the other, each to whom its host names.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 
 use proto::name::ShareName;
@@ -11,7 +13,6 @@ use proto::tunnel::proxy::Visit;
 use proto::tunnel::request::RequestHead;
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
-use tokio::time::error::Elapsed;
 use tokio::time::{Duration, Instant, timeout};
 
 use super::exchange::{Ended, Exchange, Exchanged, Failed};
@@ -84,7 +85,8 @@ impl Gateway {
         let mut visitor = Visitor { inbox: Inbox::new(read), write, asker, http, stayed: None };
         let mut patience = self.config.limits.head;
         loop {
-            let next = match self.next_request(&mut visitor, patience, &mut stop).await {
+            let Visitor { inbox, stayed, .. } = &mut visitor;
+            let next = match while_it_stays(stayed, self.next_request(inbox, patience, &mut stop)).await {
                 Ok((raw, request)) => self.route(&mut visitor, raw, request).await,
                 Err(NoRequest::End) => {
                     // Inside TLS an end has to be said.
@@ -116,15 +118,14 @@ impl Gateway {
     /// head may.
     async fn next_request(
         &self,
-        visitor: &mut Visitor,
+        inbox: &mut Inbox,
         patience: Duration,
         stop: &mut watch::Receiver<bool>,
     ) -> Result<(Vec<u8>, RequestHead), NoRequest> {
-        let inbox = &mut visitor.inbox;
         if inbox.data().is_empty() {
             tokio::select! {
                 biased;
-                came = first_bytes(inbox, &mut visitor.stayed, patience) => match came {
+                came = timeout(patience, inbox.fill()) => match came {
                     Ok(Ok(1..)) => {}
                     Ok(Ok(0) | Err(_)) | Err(_) => return Err(NoRequest::End),
                 },
@@ -153,6 +154,8 @@ impl Gateway {
     async fn route(&self, visitor: &mut Visitor, raw: Vec<u8>, request: RequestHead) -> Next {
         let visit = Visit::new(visitor.asker.from.ip(), visitor.asker.tls, &request, &self.config.trusted);
         let since = Instant::now();
+        // It is for this request or for none.
+        let stayed = visitor.stayed.take();
         let log = Log {
             to: self.config.access_log.as_ref(),
             request: &request,
@@ -165,7 +168,7 @@ impl Gateway {
                 Some(page) => self.answer(visitor, &request, &page, &log).await,
                 None => Next::Apex(Box::new(ForApex { raw, request, visit, since })),
             },
-            Destination::Name(name) => self.forward(visitor, &request, &visit, &name, &log).await,
+            Destination::Name(name) => self.forward(visitor, &request, (&visit, &name), stayed, &log).await,
             Destination::Unknown => {
                 let page = Page::failure(
                     404,
@@ -182,14 +185,14 @@ impl Gateway {
         &self,
         visitor: &mut Visitor,
         request: &RequestHead,
-        visit: &Visit,
-        name: &ShareName,
+        (visit, name): (&Visit, &ShareName),
+        mut stayed: Option<Upstream>,
         log: &Log<'_>,
     ) -> Next {
         let mut bytes = (0, 0);
         let mut tries = if request.may_be_repeated() { 2 } else { 1 };
         let failed = loop {
-            let upstream = match self.upstream(name, request, visit, &mut visitor.stayed, log.since).await {
+            let upstream = match self.upstream(name, request, visit, stayed.take(), log.since).await {
                 Ok(upstream) => upstream,
                 Err(NoUpstream::Refused(why)) => {
                     return self.answer(visitor, request, &refusal(why, request), log).await;
@@ -294,20 +297,16 @@ impl Gateway {
     }
 }
 
-/// Waits for the visitor to begin its next request. It may take `patience`; what has stayed behind its last one is not held
-/// for as long.
-async fn first_bytes(
-    inbox: &mut Inbox,
-    stayed: &mut Option<Upstream>,
-    patience: Duration,
-) -> Result<std::io::Result<usize>, Elapsed> {
+/// Waits for the visitor's next request, and holds what has stayed behind its last one for a moment of that.
+async fn while_it_stays<T>(stayed: &mut Option<Upstream>, request: impl Future<Output = T>) -> T {
+    let mut request = pin!(request);
     if stayed.is_some() {
-        if let Ok(came) = timeout(STAYS, inbox.fill()).await {
-            return Ok(came);
+        if let Ok(request) = timeout(STAYS, &mut request).await {
+            return request;
         }
         *stayed = None;
     }
-    timeout(patience, inbox.fill()).await
+    request.await
 }
 
 /// Says that nothing more comes, and lets the visitor finish.
