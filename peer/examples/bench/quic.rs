@@ -3,7 +3,7 @@
 //! Keys, transport settings and the size of the sockets' buffers are the same for both; the two ends have a
 //! thread each.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Instant;
@@ -14,10 +14,11 @@ use peer::store::new_key;
 use proto::key::SecretKey;
 use proto::path::{LinkId, PathId, Route};
 use proto::wire::peer::ALPN;
-use quinn::{AsyncUdpSocket, ClientConfig, Endpoint, TokioRuntime, TransportConfig};
-use relay::net::{Net as _, OsNet};
+use quinn::{AsyncUdpSocket, ClientConfig, Endpoint, Runtime as _, TokioRuntime, TransportConfig};
+use relay::net::{Net as _, OsNet, SOCKET_BUFFER};
 use relay::quic::{self, Addresses, ResetKey};
 use relay::tls;
+use socket2::SockRef;
 
 const CHUNK: usize = 256 * 1024;
 
@@ -33,12 +34,13 @@ struct End {
 impl End {
     /// Within a tokio runtime.
     fn new(over_paths: bool) -> Self {
-        let link = OsNet.bind_udp((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
-        let addr = link.local_addr().unwrap();
         let key = Arc::new(new_key());
         if !over_paths {
-            return Self { key, addr, paths: None, udp: link };
+            let udp = quinns_own();
+            return Self { key, addr: udp.local_addr().unwrap(), paths: None, udp };
         }
+        let link = OsNet.bind_udp((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let addr = link.local_addr().unwrap();
         let (paths, _stun) = PathSocket::new([7; 32]);
         paths.add_link(LinkId::MAIN, link);
         Self { key, addr, udp: Arc::clone(&paths) as Arc<dyn AsyncUdpSocket>, paths: Some(paths) }
@@ -71,6 +73,17 @@ impl End {
         let udp = Arc::clone(&self.udp);
         Endpoint::new_with_abstract_socket(config, Some(server), udp, Arc::new(TokioRuntime)).unwrap()
     }
+}
+
+/// A socket as quinn makes it, with buffers of the size that our links ask for.
+fn quinns_own() -> Arc<dyn AsyncUdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let asked = SockRef::from(&socket);
+    asked
+        .set_recv_buffer_size(SOCKET_BUFFER)
+        .and_then(|()| asked.set_send_buffer_size(SOCKET_BUFFER))
+        .unwrap();
+    TokioRuntime.wrap_udp_socket(socket).unwrap()
 }
 
 fn in_a_runtime<T>(story: impl AsyncFnOnce() -> T) -> T {

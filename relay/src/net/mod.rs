@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use changes::{Change, NetworkChanges, QUIET};
-pub use os::{OsLink, OsNet};
+pub use os::{OsLink, OsNet, SOCKET_BUFFER};
 
 /// A future behind a pointer, so that [`Net`] can be a `dyn` trait.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -2,6 +2,7 @@
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod changes;
+mod joining;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,14 +17,16 @@ use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive,
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 
+use joining::Joining;
+
 use super::{
     BoxFuture, Change, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical, canonical_ip,
     is_dual_stack, mapped,
 };
 
-/// What is asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms: the
-/// bytes in flight of one fast stream fit, and a receiver that is scheduled late loses nothing.
-const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
+/// The bytes that are asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms:
+/// what one fast stream has in flight fits, and a receiver that is scheduled late loses nothing.
+pub const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 
 /// When an idle stream's far end is asked whether it is still there, how often, and how many times in vain: one
 /// that has vanished without a word is missed after half a minute, and a stream of one that sleeps is kept no
@@ -180,6 +183,8 @@ fn bind_one(local: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Soc
 pub struct OsLink {
     /// quinn's socket, with segmentation offload, ECN and the Don't Fragment bit.
     inner: Arc<dyn AsyncUdpSocket>,
+    /// What quinn sends by it.
+    joining: Arc<Joining>,
     /// The same socket, for datagrams that don't come from quinn.
     socket: Socket,
     family: Family,
@@ -207,7 +212,8 @@ impl OsLink {
             Some(SocketAddr::V4(_)) | None => Family::V4,
         };
         let inner = TokioRuntime.wrap_udp_socket(socket.try_clone()?.into())?;
-        Ok(Self { inner, socket, family })
+        let joining = Joining::new(Arc::clone(&inner));
+        Ok(Self { inner, joining, socket, family })
     }
 
     /// `to` as this socket names it; `None` when it is of a family that the socket can't reach.
@@ -300,7 +306,7 @@ impl AsyncUdpSocket for OsLink {
             // An error would end the connection.
             return Ok(());
         };
-        self.inner.try_send(&Transmit { destination, ..*transmit })
+        self.joining.try_send(&Transmit { destination, ..*transmit })
     }
 
     fn poll_recv(
