@@ -3,6 +3,8 @@
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod changes;
 mod joining;
+#[cfg(unix)]
+mod udp;
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use quinn::udp::{RecvMeta, Transmit};
-use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime, UdpPoller};
+use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -211,7 +213,7 @@ impl OsLink {
             Some(SocketAddr::V6(_)) => Family::V6,
             Some(SocketAddr::V4(_)) | None => Family::V4,
         };
-        let inner = TokioRuntime.wrap_udp_socket(socket.try_clone()?.into())?;
+        let inner = wrap(socket.try_clone()?.into())?;
         let joining = Joining::new(Arc::clone(&inner));
         Ok(Self { inner, joining, socket, family })
     }
@@ -230,6 +232,16 @@ impl OsLink {
         let to = self.on_the_wire(to).ok_or(io::ErrorKind::AddrNotAvailable)?;
         Ok(to.into())
     }
+}
+
+#[cfg(unix)]
+fn wrap(socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    Ok(Arc::new(udp::Udp::new(socket)?))
+}
+
+#[cfg(not(unix))]
+fn wrap(socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+    quinn::Runtime::wrap_udp_socket(&quinn::TokioRuntime, socket)
 }
 
 /// Asks for [`SOCKET_BUFFER`] both ways. The system grants what its administrator allows, silently.
