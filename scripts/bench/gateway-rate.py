@@ -3,7 +3,12 @@
 
 import argparse
 
-from gateway_stand import Stand, at_rate, interleaved, load, print_quantiles
+from gateway_stand import Stand, at_rate, by_h2load, interleaved, load, print_quantiles
+
+GENERATORS = {
+    "h2load, whose connections ask all at once": by_h2load,
+    "requests that are evenly spaced": at_rate,
+}
 
 
 def main():
@@ -18,10 +23,12 @@ def main():
     with Stand(args.apart) as stand:
         local = stand.page()
         sides = {"culvert": stand.culvert(local), "nginx": stand.nginx_proxy(local)}
-        figures = interleaved(
-            args.rounds, sides, lambda _, side: at_rate(side, args.connections, args.rate, args.seconds)
-        )
-    print_quantiles(figures, "culvert", "nginx")
+        for name, ask in GENERATORS.items():
+            figures = interleaved(
+                args.rounds, sides, lambda _, side: ask(side, args.connections, args.rate, args.seconds)
+            )
+            print(f"{name}:")
+            print_quantiles(figures, "culvert", "nginx")
 
 
 main()

@@ -210,10 +210,14 @@ def install_node_packages():
 
 
 def wrk():
-    """wrk, from Debian."""
-    if not shutil.which("wrk"):
-        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "wrk"], check=True)
-    return "wrk"
+    return installed("wrk", "wrk")
+
+
+def installed(program, package):
+    """A program from Debian."""
+    if not shutil.which(program):
+        subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", package], check=True)
+    return program
 
 
 def load():
@@ -233,6 +237,23 @@ def at_rate(side, connections, rate, seconds):
     if figures["failed"]:
         raise SystemExit(f"{side.host}: {said}")
     return figures
+
+
+def by_h2load(side, connections, rate, seconds):
+    """As `at_rate`, by nghttp2's h2load, whose connections ask all at once, and then wait for their next turn."""
+    with tempfile.TemporaryDirectory() as directory:
+        log = pathlib.Path(directory) / "log"
+        command = [installed("h2load", "nghttp2-client"), "--h1", "-t", 1, "-c", connections, "-D", seconds]
+        command += ["--rps", rate / connections, "--log-file", log, "-H", f":authority: {side.host}"]
+        command += [f"http://127.0.0.1:{side.port}/"]
+        subprocess.run([str(word) for word in command], check=True, stdout=subprocess.DEVNULL)
+        # When it began, the status, and microseconds.
+        rows = [line.split("\t") for line in log.read_text().splitlines()]
+    if any(status != "200" for _, status, _ in rows):
+        raise SystemExit(f"{side.host}: h2load had other answers than 200")
+    times = sorted(int(took) / 1000 for _, _, took in rows)
+    at = {name: times[int(part * (len(times) - 1))] for name, part in (("p50", 0.5), ("p99", 0.99), ("max", 1))}
+    return at | {"rate": len(times) / seconds}
 
 
 def print_quantiles(figures, ours, theirs):
