@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
 mod access;
+mod http2;
 mod names;
 mod passing;
 mod staying;

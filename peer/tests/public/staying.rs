@@ -14,7 +14,7 @@ use crate::web::{head, mirror, ready, share};
 
 /// Answers each request with the number of its connection and its own on that, and `behind`; tells of connections
 /// that have ended.
-async fn numbers(behind: &'static str) -> (Origin, mpsc::UnboundedReceiver<usize>) {
+pub(crate) async fn numbers(behind: &'static str) -> (Origin, mpsc::UnboundedReceiver<usize>) {
     let connections = Arc::new(AtomicUsize::new(0));
     let (ended, ends) = mpsc::unbounded_channel();
     let origin = Origin::serving("127.0.0.1", move |mut stream: TcpStream| {
@@ -36,7 +36,7 @@ async fn numbers(behind: &'static str) -> (Origin, mpsc::UnboundedReceiver<usize
     (origin, ends)
 }
 
-async fn public(server: &Rendezvous, home: &Home, origin: &Origin) -> Program {
+pub(crate) async fn public(server: &Rendezvous, home: &Home, origin: &Origin) -> Program {
     let mut share = share(home, server, &origin.target(), &["--name", "nas"]);
     ready(&mut share).await;
     share

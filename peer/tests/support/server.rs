@@ -109,6 +109,11 @@ impl Rendezvous {
         self.http
     }
 
+    /// Where it speaks TLS, if a test wants it to.
+    pub(crate) fn https(&self) -> SocketAddr {
+        self.running.as_ref().unwrap().1.https_addr().unwrap()
+    }
+
     pub(crate) fn hint(&self) -> ServerHint {
         ServerHint { url: self.url(), udp: vec![self.udp], peer_id: self.peer_id() }
     }

@@ -21,6 +21,7 @@ mod places;
 mod sharers;
 mod splice;
 mod stats;
+mod stayed;
 mod tunnels;
 mod unread;
 mod upstream;
@@ -52,6 +53,7 @@ use page::Page;
 use places::{NoPlace, Place, Places};
 use sharers::{Sharers, Terms};
 use stats::Counters;
+use stayed::Stayed;
 use tunnels::Tunnels;
 use unread::Unread;
 
@@ -222,12 +224,14 @@ impl Gateway {
         stop: watch::Receiver<bool>,
     ) {
         let Some(tls) = tls else {
-            return self.visit(self.unread.bound(stream), Asker { from, tls: false }, "1.1", stop).await;
+            return self
+                .visit(self.unread.bound(stream), Asker { from, tls: false }, "1.1", Stayed::in_turn(), stop)
+                .await;
         };
         let asker = Asker { from, tls: true };
         match timeout(self.config.limits.head, tls.accept(stream, true)).await {
             Ok(Ok((stream, Spoken::Http1))) => {
-                self.visit(self.unread.bound(stream), asker, "1.1", stop).await;
+                self.visit(self.unread.bound(stream), asker, "1.1", Stayed::in_turn(), stop).await;
             }
             Ok(Ok((stream, Spoken::Http2))) => self.visit_http2(stream, asker, stop).await,
             Ok(Err(_)) | Err(_) => self.counters.bad_handshakes.add(),

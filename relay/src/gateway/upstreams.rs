@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Gateway;
 use super::page::Page;
 use super::sharers::{Found, Shown};
+use super::stayed::Stayed;
 use super::upstream::Upstream;
 
 /// Why a visitor gets no connection.
@@ -28,14 +29,14 @@ impl From<Refusal> for NoUpstream {
 }
 
 impl Gateway {
-    /// A connection for an exchange with the local server behind this name, which is wanted since `since`: the one that
-    /// has stayed behind the visitor's last exchange, where this one may go over it.
+    /// A connection for an exchange with the local server behind this name, which is wanted since `since`: one that has
+    /// stayed behind another exchange of the visitor's, where there is one and this one may go over it.
     pub(super) async fn upstream(
         &self,
         name: &ShareName,
         request: &RequestHead,
         visit: &Visit,
-        stayed: Option<Upstream>,
+        stayed: Option<Stayed>,
         since: Instant,
     ) -> Result<Upstream, NoUpstream> {
         match self.sharers.find(name) {
@@ -44,9 +45,8 @@ impl Gateway {
                     return Err(NoUpstream::Told(page));
                 }
                 let lent = served.lends(visit, request.authority.as_str());
-                let same = |stayed: &Upstream| stayed.lent.as_ref() == Some(&lent);
                 if keep::may_use(request, visit)
-                    && let Some(upstream) = stayed.filter(same).and_then(Upstream::again)
+                    && let Some(upstream) = stayed.and_then(|stayed| stayed.take(&lent))
                 {
                     return Ok(upstream);
                 }

@@ -1,7 +1,5 @@
 //! One connection of a visitor: its requests one after the other, each to whom its host names.
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
 
 use proto::name::ShareName;
@@ -18,7 +16,7 @@ use tokio::time::{Duration, Instant, timeout};
 use super::exchange::{Ended, Exchange, Exchanged, Failed};
 use super::inbox::{HeadError, Inbox, write_all};
 use super::page::Page;
-use super::upstream::Upstream;
+use super::stayed::Stayed;
 use super::upstreams::NoUpstream;
 use super::{Gateway, stopped};
 use crate::access_log::{AccessLog, Entry};
@@ -31,10 +29,6 @@ use crate::net::{Outgoing, Stream};
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: u64 = 1024 * 1024;
 
-/// How long a connection to the local server waits for its visitor's next request: a browser asks for all that belongs
-/// to a page at once, and many servers close theirs after a few seconds.
-const STAYS: Duration = Duration::from_secs(1);
-
 /// A visitor's connection.
 pub(crate) struct Visitor {
     pub(crate) inbox: Inbox,
@@ -42,8 +36,8 @@ pub(crate) struct Visitor {
     pub(crate) asker: Asker,
     /// The version of HTTP that it really speaks.
     pub(crate) http: &'static str,
-    /// The connection to the local server that has stayed behind the last exchange.
-    pub(crate) stayed: Option<Upstream>,
+    /// The connections to local servers that have stayed behind its exchanges.
+    pub(crate) stayed: Stayed,
 }
 
 /// What follows a request on its connection.
@@ -80,13 +74,19 @@ impl Gateway {
         (read, write): Stream,
         asker: Asker,
         http: &'static str,
+        stayed: Stayed,
         mut stop: watch::Receiver<bool>,
     ) {
-        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker, http, stayed: None };
+        let mut visitor = Visitor { inbox: Inbox::new(read), write, asker, http, stayed };
         let mut patience = self.config.limits.head;
         loop {
             let Visitor { inbox, stayed, .. } = &mut visitor;
-            let next = match while_it_stays(stayed, self.next_request(inbox, patience, &mut stop)).await {
+            let next = tokio::select! {
+                biased;
+                next = self.next_request(inbox, patience, &mut stop) => next,
+                never = stayed.expire(), if !stayed.is_shared() => match never {},
+            };
+            let next = match next {
                 Ok((raw, request)) => self.route(&mut visitor, raw, request).await,
                 Err(NoRequest::End) => {
                     // Inside TLS an end has to be said.
@@ -154,8 +154,7 @@ impl Gateway {
     async fn route(&self, visitor: &mut Visitor, raw: Vec<u8>, request: RequestHead) -> Next {
         let visit = Visit::new(visitor.asker.from.ip(), visitor.asker.tls, &request, &self.config.trusted);
         let since = Instant::now();
-        // It is for this request or for none.
-        let stayed = visitor.stayed.take();
+        let stayed = visitor.stayed.for_request();
         let log = Log {
             to: self.config.access_log.as_ref(),
             request: &request,
@@ -186,10 +185,11 @@ impl Gateway {
         visitor: &mut Visitor,
         request: &RequestHead,
         (visit, name): (&Visit, &ShareName),
-        mut stayed: Option<Upstream>,
+        stayed: Stayed,
         log: &Log<'_>,
     ) -> Next {
-        let mut bytes = (0, 0);
+        // A second try has a connection of its own.
+        let (mut stayed, mut bytes) = (Some(stayed), (0, 0));
         let mut tries = if request.may_be_repeated() { 2 } else { 1 };
         let failed = loop {
             let upstream = match self.upstream(name, request, visit, stayed.take(), log.since).await {
@@ -200,14 +200,15 @@ impl Gateway {
                 Err(NoUpstream::Told(page)) => return self.answer(visitor, request, &page, log).await,
             };
             let (limits, domain) = (&self.config.limits, self.config.urls.domain.as_str());
-            // Over HTTP/2 each stream is a connection for one request.
-            let keep = upstream.lent.is_some() && visitor.http == "1.1" && keep::may_ask(request, visit);
+            let keep = upstream.lent.is_some() && keep::may_ask(request, visit);
             let has_stayed = upstream.has_stayed;
             let mut exchange = Exchange { request, visit, limits, domain, keep, bytes: &mut bytes };
             tries -= 1;
             match exchange.run(visitor, upstream).await {
                 Ok(mut exchanged) => {
-                    visitor.stayed = exchanged.stays.take();
+                    if let Some(stays) = exchanged.stays.take() {
+                        visitor.stayed.put(stays);
+                    }
                     return self.finished(&exchanged, bytes, log);
                 }
                 // The local server may have closed the connection just before it was lent.
@@ -295,18 +296,6 @@ impl Gateway {
         let (to, http) = (self.config.access_log.as_ref(), visitor.http);
         Log { to, request: &request, visit: &visit, http, since }.write(status, (0, bytes));
     }
-}
-
-/// Waits for the visitor's next request, and holds what has stayed behind its last one for a moment of that.
-async fn while_it_stays<T>(stayed: &mut Option<Upstream>, request: impl Future<Output = T>) -> T {
-    let mut request = pin!(request);
-    if stayed.is_some() {
-        if let Ok(request) = timeout(STAYS, &mut request).await {
-            return request;
-        }
-        *stayed = None;
-    }
-    request.await
 }
 
 /// Says that nothing more comes, and lets the visitor finish.

@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Du
 use tokio::time::Duration;
 
 use super::*;
+use crate::gateway::stayed::Stayed;
 use crate::http::Asker;
 
 /// The way to one end of a pipe; or to nobody, where every write fails.
@@ -59,7 +60,7 @@ async fn exchanged(visitor: (Incoming, Way), server: (Incoming, Way)) -> Result<
         write: Box::new(visitor.1),
         asker,
         http: "1.1",
-        stayed: None,
+        stayed: Stayed::in_turn(),
     };
     let request = RequestHead::parse(REQUEST.as_bytes()).unwrap();
     let visit = Visit::new(asker.from.ip(), asker.tls, &request, &[]);

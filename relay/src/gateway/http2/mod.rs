@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use super::stayed::Stayed;
 use super::{Gateway, stopped};
 use crate::http::Asker;
 use crate::net::Stream;
@@ -73,11 +74,16 @@ impl Gateway {
             asker,
             stop,
             streams: JoinSet::new(),
+            stayed: Stayed::at_once(),
             given_up: Bucket::full(GIVEN_UP.burst, GIVEN_UP.refill, now.into_std()),
             leaving: false,
             idle_until: now + self.config.limits.head,
         };
-        visitor.run().await;
+        let stayed = visitor.stayed.clone();
+        tokio::select! {
+            () = visitor.run() => {}
+            never = stayed.expire() => match never {},
+        }
     }
 }
 
@@ -103,6 +109,8 @@ struct Visitor<T: AsyncRead + AsyncWrite + Unpin> {
     asker: Asker,
     stop: watch::Receiver<bool>,
     streams: JoinSet<Ended>,
+    /// The connections to local servers that any of its streams may have next.
+    stayed: Stayed,
     given_up: Bucket,
     /// Whether it was asked to open no further streams.
     leaving: bool,
@@ -150,7 +158,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Visitor<T> {
     }
 
     fn begin(&mut self, request: Request<RecvStream>, respond: SendResponse<Piece>) {
-        let visit = Visit { asker: self.asker, stop: self.stop.clone(), request, respond };
+        let (stop, stayed) = (self.stop.clone(), self.stayed.clone());
+        let visit = Visit { asker: self.asker, stop, stayed, request, respond };
         let gateway = Arc::clone(&self.gateway);
         self.streams.spawn(visit.serve(gateway));
     }

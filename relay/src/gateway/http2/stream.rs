@@ -31,6 +31,7 @@ use crate::gateway::Gateway;
 use crate::gateway::body::{BodyError, Carry};
 use crate::gateway::inbox::Inbox;
 use crate::gateway::page::Page;
+use crate::gateway::stayed::Stayed;
 use crate::gateway::unread::Bounded;
 use crate::http::Asker;
 
@@ -55,6 +56,8 @@ pub(super) enum Ended {
 pub(super) struct Visit {
     pub(super) asker: Asker,
     pub(super) stop: watch::Receiver<bool>,
+    /// What has stayed behind the other streams of its connection.
+    pub(super) stayed: Stayed,
     pub(super) request: Request<RecvStream>,
     pub(super) respond: SendResponse<Piece>,
 }
@@ -62,7 +65,7 @@ pub(super) struct Visit {
 impl Visit {
     /// Serves it as if it were a connection's only request.
     pub(super) async fn serve(self, gateway: Arc<Gateway>) -> Ended {
-        let Self { asker, stop, request, mut respond } = self;
+        let Self { asker, stop, stayed, request, mut respond } = self;
         let (head, body) = request.into_parts();
         let method = head.method.as_str();
         let asked = (asker.from.ip(), &head);
@@ -79,7 +82,7 @@ impl Visit {
             }
         };
         let (near, far) = pipe(first);
-        let visiting = gateway.visit(gateway.unread.bound(far), asker, "2", stop);
+        let visiting = gateway.visit(gateway.unread.bound(far), asker, "2", stayed, stop);
         let exchanging = async {
             match content {
                 Content::Body(framing) => exchange(&gateway, near, (body, framing), respond, method).await,
