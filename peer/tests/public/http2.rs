@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use h2::RecvStream;
 use h2::client::SendRequest;
 use hyper::Request;
 use hyper::body::Bytes;
@@ -14,13 +15,14 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, mpsc};
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use crate::staying::{numbers, public};
 use crate::support::origin::Origin;
 use crate::support::{Home, Rendezvous, key, soon};
-use crate::web::head;
+use crate::web::{head, ready, share};
 
 /// The server's certificate, and its key, as files have them.
 fn issued() -> &'static (CertificateDer<'static>, String, String) {
@@ -59,14 +61,20 @@ impl Visit {
         Self(send)
     }
 
-    /// The content of the answer.
-    async fn ask(&self, method: &str) -> String {
+    /// The answer, of which the head has come.
+    async fn begin(&self, method: &str, name: &str) -> RecvStream {
         let mut send = self.0.clone();
         poll_fn(|cx| send.poll_ready(cx)).await.unwrap();
-        let request = Request::builder().method(method).uri("https://nas.example.test/").body(()).unwrap();
+        let uri = format!("https://{name}.example.test/");
+        let request = Request::builder().method(method).uri(uri).body(()).unwrap();
         let answer = soon("an answer", send.send_request(request, true).unwrap().0).await.unwrap();
         assert_eq!(answer.status(), 200);
-        let (mut body, mut content) = (answer.into_body(), Vec::new());
+        answer.into_body()
+    }
+
+    /// The content of the answer.
+    async fn ask(&self, method: &str, name: &str) -> String {
+        let (mut body, mut content) = (self.begin(method, name).await, Vec::new());
         while let Some(piece) = soon("its content", body.data()).await {
             content.extend_from_slice(&piece.unwrap());
         }
@@ -80,16 +88,68 @@ async fn streams_that_follow_each_other_have_one_connection_to_the_local_server_
     let (origin, _ends) = numbers("").await;
     let _share = public(&server, &home, &origin).await;
     let (one, other) = (Visit::new(&server).await, Visit::new(&server).await);
-    assert_eq!(one.ask("GET").await, "1:1");
-    assert_eq!(one.ask("GET").await, "1:2");
-    assert_eq!(other.ask("GET").await, "2:1");
-    assert_eq!(one.ask("POST").await, "3:1");
-    assert_eq!(other.ask("GET").await, "2:2");
+    assert_eq!(one.ask("GET", "nas").await, "1:1");
+    assert_eq!(one.ask("GET", "nas").await, "1:2");
+    assert_eq!(other.ask("GET", "nas").await, "2:1");
+    assert_eq!(other.ask("GET", "nas").await, "2:2");
+    assert_eq!(one.ask("POST", "nas").await, "3:1");
 }
 
 #[tokio::test]
-async fn streams_at_the_same_time_have_a_connection_each_and_leave_them_to_the_next_ones() {
-    const AT_ONCE: usize = 4;
+async fn another_name_on_the_same_connection_of_a_visitor_has_another_one() {
+    let (server, homes) = (Rendezvous::with(key(), with_tls), [Home::new(), Home::new()]);
+    let (origin, _ends) = numbers("").await;
+    let mut other = share(&homes[1], &server, &origin.target(), &["--name", "cam"]);
+    ready(&mut other).await;
+    let _share = public(&server, &homes[0], &origin).await;
+    let visit = Visit::new(&server).await;
+    for (name, seen) in [("nas", "1:1"), ("cam", "2:1"), ("nas", "1:2"), ("cam", "2:2")] {
+        assert_eq!(visit.ask("GET", name).await, seen);
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_up_in_the_middle_of_its_answer_leaves_no_connection() {
+    let (server, home) = (Rendezvous::with(key(), with_tls), Home::new());
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    // Answers by halves.
+    let origin = Origin::serving("127.0.0.1", move |mut stream: TcpStream| {
+        let ended = ended.clone();
+        async move {
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").await.unwrap();
+            assert_eq!(head(&mut stream).await, "", "nobody asks on");
+            let _nobody_asks = ended.send(());
+        }
+    })
+    .await;
+    let _share = public(&server, &home, &origin).await;
+    let visit = Visit::new(&server).await;
+    for _ in 0..3 {
+        let mut body = visit.begin("GET", "nas").await;
+        assert_eq!(soon("half of it", body.data()).await.unwrap().unwrap(), "half");
+        drop(body);
+        soon("its end", ends.recv()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn nothing_stays_where_a_share_has_half_of_the_exchanges_that_it_may_have() {
+    let crowded = |config: &mut ServerConfig| {
+        with_tls(config);
+        config.limits.gateway.exchanges = 1;
+    };
+    let (server, home) = (Rendezvous::with(key(), crowded), Home::new());
+    let (origin, _ends) = numbers("").await;
+    let _share = public(&server, &home, &origin).await;
+    let visit = Visit::new(&server).await;
+    assert_eq!(visit.ask("GET", "nas").await, "1:1");
+    assert_eq!(visit.ask("GET", "nas").await, "2:1");
+}
+
+#[tokio::test]
+async fn streams_at_the_same_time_have_a_connection_each_and_leave_six_to_the_next_ones() {
+    const AT_ONCE: usize = 8;
 
     let (server, home) = (Rendezvous::with(key(), with_tls), Home::new());
     let (connections, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(AT_ONCE)));
@@ -102,20 +162,28 @@ async fn streams_at_the_same_time_have_a_connection_each_and_leave_them_to_the_n
                     break;
                 }
                 all.wait().await;
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{connection}:{request}");
+                let content = format!("{connection:02}:{request}");
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n{content}");
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         }
     })
     .await;
     let _share = public(&server, &home, &origin).await;
-    let visit = Visit::new(&server).await;
-    for turn in 1..=3 {
-        let (a, b, c, d) =
-            tokio::join!(visit.ask("GET"), visit.ask("GET"), visit.ask("GET"), visit.ask("GET"));
-        let expected: BTreeSet<_> = (1..=AT_ONCE).map(|connection| format!("{connection}:{turn}")).collect();
-        assert_eq!(BTreeSet::from([a, b, c, d]), expected);
-    }
+    let visit = Arc::new(Visit::new(&server).await);
+    let at_once = async || {
+        let mut asking = JoinSet::new();
+        for _ in 0..AT_ONCE {
+            let visit = Arc::clone(&visit);
+            asking.spawn(async move { visit.ask("GET", "nas").await });
+        }
+        asking.join_all().await.into_iter().collect::<BTreeSet<_>>()
+    };
+    let first: BTreeSet<_> = (1..=AT_ONCE).map(|connection| format!("{connection:02}:1")).collect();
+    assert_eq!(at_once().await, first);
+    let second = at_once().await;
+    assert_eq!(second.iter().filter(|seen| seen.ends_with(":2")).count(), 6, "{second:?}");
+    assert!(second.contains("09:1") && second.contains("10:1"), "{second:?}");
 }
 
 #[tokio::test]
@@ -124,7 +192,7 @@ async fn a_connection_over_which_no_stream_asks_is_closed_while_its_visitor_stay
     let (origin, mut ends) = numbers("").await;
     let _share = public(&server, &home, &origin).await;
     let visit = Visit::new(&server).await;
-    assert_eq!(visit.ask("GET").await, "1:1");
+    assert_eq!(visit.ask("GET", "nas").await, "1:1");
     assert_eq!(soon("its end", ends.recv()).await, Some(1));
-    assert_eq!(visit.ask("GET").await, "2:1");
+    assert_eq!(visit.ask("GET", "nas").await, "2:1");
 }

@@ -333,6 +333,11 @@ impl Sharers {
     }
 }
 
+/// Whether so many of the exchanges that a share may have are taken that none is left to what only waits.
+pub(crate) fn is_crowded(shown: &Shown, exchanges: usize) -> bool {
+    shown.active.load(Ordering::Relaxed) > exchanges / 2
+}
+
 /// One exchange's place among those of its share.
 struct Place(Arc<Shown>);
 

@@ -16,6 +16,7 @@ use tokio::time::{Duration, Instant, timeout};
 use super::exchange::{Ended, Exchange, Exchanged, Failed};
 use super::inbox::{HeadError, Inbox, write_all};
 use super::page::Page;
+use super::sharers::is_crowded;
 use super::stayed::Stayed;
 use super::upstreams::NoUpstream;
 use super::{Gateway, stopped};
@@ -206,7 +207,10 @@ impl Gateway {
             tries -= 1;
             match exchange.run(visitor, upstream).await {
                 Ok(mut exchanged) => {
-                    if let Some(stays) = exchanged.stays.take() {
+                    if let Some(stays) = exchanged.stays.take()
+                        && let Some(lent) = &stays.lent
+                        && !is_crowded(&lent.shown, limits.exchanges)
+                    {
                         visitor.stayed.put(stays);
                     }
                     return self.finished(&exchanged, bytes, log);

@@ -7,7 +7,7 @@
 //! it what does. Nothing leaves in a burst that quinn's pacing would not have let go in the same moment.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use quinn::AsyncUdpSocket;
@@ -24,6 +24,8 @@ const MAX_BYTES: usize = 65_535 - 20 - 8;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Flow {
     destination: SocketAddr,
+    /// The one of this host's addresses that they leave from, where that is not the system's to choose.
+    src_ip: Option<IpAddr>,
     ecn: Option<EcnCodepoint>,
     /// Bytes of each, but for the last.
     packet: usize,
@@ -79,9 +81,9 @@ impl Joining {
         self.socket.try_send(transmit)
     }
 
-    /// Bytes of one send of such packets.
+    /// Bytes of one send of such packets. Before Linux 5.16 the headers count as if they were part of one packet more.
     fn room(&self, packet: usize) -> usize {
-        packet * (MAX_BYTES / packet).min(self.socket.max_transmit_segments())
+        packet * (MAX_BYTES / packet).min(self.socket.max_transmit_segments().saturating_sub(1))
     }
 
     /// Has a task come for what is held, if none is on its way. Tells whether there is one.
@@ -120,7 +122,7 @@ impl Joining {
             ecn: flow.ecn,
             contents: &held.contents,
             segment_size: Some(flow.packet),
-            src_ip: None,
+            src_ip: flow.src_ip,
         });
         match sent {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(error),
@@ -141,7 +143,7 @@ impl Joining {
 impl Flow {
     fn of(transmit: &Transmit<'_>) -> Self {
         let packet = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        Self { destination: transmit.destination, ecn: transmit.ecn, packet }
+        Self { destination: transmit.destination, src_ip: transmit.src_ip, ecn: transmit.ecn, packet }
     }
 }
 

@@ -141,27 +141,26 @@ async fn segmentation_offload_is_forwarded() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn batches_that_leave_as_one_arrive_as_the_packets_they_were() {
+async fn batches_arrive_as_the_packets_they_were_and_from_the_address_that_was_named() {
     const PACKET: usize = 1200;
 
-    let sender = Arc::new(link("[::]:0"));
-    let mut writable = Arc::clone(&sender).create_io_poller();
-    poll_fn(|cx| writable.as_mut().poll_writable(cx)).await.unwrap();
+    let sender = link("[::]:0");
     let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     receiver.set_nonblocking(true).unwrap();
     let destination = receiver.local_addr().unwrap();
+    let src_ip = Some("127.0.0.2".parse().unwrap());
     let contents: Vec<_> = (0..31).flat_map(|n| [n; PACKET]).collect();
     for batch in contents.chunks(10 * PACKET) {
         let segment_size = Some(PACKET).filter(|&packet| packet < batch.len());
-        let transmit = Transmit { destination, ecn: None, contents: batch, segment_size, src_ip: None };
+        let transmit = Transmit { destination, ecn: None, contents: batch, segment_size, src_ip };
         sender.try_send(&transmit).unwrap();
     }
 
     // Loopback delivers before the send returns.
     let mut bytes = [0; 2 * PACKET];
     for expected in contents.chunks(PACKET) {
-        let len = receiver.recv(&mut bytes).unwrap();
-        assert_eq!(&bytes[..len], expected);
+        let (len, from) = receiver.recv_from(&mut bytes).unwrap();
+        assert_eq!((&bytes[..len], Some(from.ip())), (expected, src_ip));
     }
     assert_eq!(receiver.recv(&mut bytes).unwrap_err().kind(), io::ErrorKind::WouldBlock);
 }

@@ -8,8 +8,8 @@ use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(super) struct Udp {
     state: UdpSocketState,
     /// The last packet found no room.
     is_full: AtomicBool,
+    /// The socket once more, for all who wait for room now.
+    waiting: Mutex<Option<Arc<AsyncFd<UdpSocket>>>>,
 }
 
 impl Udp {
@@ -35,19 +37,34 @@ impl Udp {
     pub(super) fn new(socket: UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new((&socket).into())?;
         let io = register(socket, Interest::READABLE)?;
-        Ok(Self { io, state, is_full: AtomicBool::new(false) })
+        Ok(Self { io, state, is_full: AtomicBool::new(false), waiting: Mutex::default() })
     }
 
     /// Until there is room for a packet.
     async fn room(self: Arc<Self>) {
-        // One that is registered anew is told of the room that is there already.
-        let registered = self.io.get_ref().try_clone();
-        match registered.and_then(|socket| register(socket, Interest::WRITABLE)) {
-            // An error is the next send's to find.
-            Ok(socket) => drop(socket.writable().await.map(drop)),
-            Err(_) => tokio::time::sleep(RETRY).await,
+        let Ok(waiting) = self.wait() else { return tokio::time::sleep(RETRY).await };
+        // An error is the next send's to find.
+        drop(waiting.writable().await.map(drop));
+        let mut latest = self.waiting();
+        // Who waits anew has found it full again.
+        if latest.as_ref().is_some_and(|latest| Arc::ptr_eq(latest, &waiting)) {
+            *latest = None;
+            self.is_full.store(false, Ordering::Relaxed);
         }
-        self.is_full.store(false, Ordering::Relaxed);
+    }
+
+    fn wait(&self) -> io::Result<Arc<AsyncFd<UdpSocket>>> {
+        let mut latest = self.waiting();
+        if let Some(waiting) = &*latest {
+            return Ok(Arc::clone(waiting));
+        }
+        // One that is registered anew is told of the room that is there already.
+        let waiting = Arc::new(register(self.io.get_ref().try_clone()?, Interest::WRITABLE)?);
+        Ok(Arc::clone(latest.insert(waiting)))
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Option<Arc<AsyncFd<UdpSocket>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,7 +152,7 @@ impl fmt::Debug for Poller {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::future::poll_fn;
     use std::net::Ipv4Addr;
@@ -162,7 +179,10 @@ mod tests {
         for _ in 0..100 {
             sender.send_to(b"a", to).unwrap();
             sender.send_to(b"b", to).unwrap();
-            assert_eq!(poll_fn(|cx| receive(&udp, cx, 4)).await, 2);
+            let mut received = 0;
+            while received < 2 {
+                received += poll_fn(|cx| receive(&udp, cx, 4)).await;
+            }
             assert!(poll_fn(|cx| Poll::Ready(receive(&udp, cx, 4))).await.is_pending());
         }
     }
@@ -187,5 +207,20 @@ mod tests {
         assert!(poll_fn(|cx| Poll::Ready(poller.as_mut().poll_writable(cx))).await.is_pending());
         poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
         assert!(!udp.is_full.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_room_take_one_descriptor_more_and_leave_none() {
+        let udp = udp();
+        udp.is_full.store(true, Ordering::Relaxed);
+        let mut pollers: Vec<_> = (0..100).map(|_| Arc::clone(&udp).create_io_poller()).collect();
+        for poller in &mut pollers {
+            assert!(poll_fn(|cx| Poll::Ready(poller.as_mut().poll_writable(cx))).await.is_pending());
+        }
+        assert_eq!(udp.waiting().as_ref().map(Arc::strong_count), Some(101));
+        for poller in &mut pollers {
+            poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.unwrap();
+        }
+        assert!(udp.waiting().is_none());
     }
 }

@@ -12,10 +12,15 @@ use super::*;
 
 const PACKET: usize = 1452;
 
+/// Where to, bytes, and the length of a packet.
+type Sent = (SocketAddr, Vec<u8>, usize);
+
 /// A socket that notes what it is to send, as long as it has room.
 #[derive(Debug)]
 struct FakeSocket {
-    sent: Mutex<Vec<(SocketAddr, Vec<u8>, usize)>>,
+    sent: Mutex<Vec<Sent>>,
+    /// The addresses that it was sent from.
+    sources: Mutex<Vec<Option<IpAddr>>>,
     room: AtomicUsize,
     segments: AtomicUsize,
     waiting: Mutex<Option<Waker>>,
@@ -25,6 +30,7 @@ impl FakeSocket {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             sent: Mutex::default(),
+            sources: Mutex::default(),
             room: AtomicUsize::new(usize::MAX),
             segments: AtomicUsize::new(64),
             waiting: Mutex::default(),
@@ -39,8 +45,8 @@ impl FakeSocket {
         }
     }
 
-    /// What was sent since the last look: where to, bytes, and the length of a packet.
-    fn take(&self) -> Vec<(SocketAddr, Vec<u8>, usize)> {
+    /// What was sent since the last look.
+    fn take(&self) -> Vec<Sent> {
         std::mem::take(&mut self.sent.lock().unwrap())
     }
 
@@ -72,6 +78,7 @@ impl AsyncUdpSocket for FakeSocket {
         let room = self.room.load(Ordering::Relaxed);
         self.room.store(room.checked_sub(1).ok_or(io::ErrorKind::WouldBlock)?, Ordering::Relaxed);
         let packet = transmit.segment_size.unwrap_or(transmit.contents.len());
+        self.sources.lock().unwrap().push(transmit.src_ip);
         self.sent.lock().unwrap().push((transmit.destination, transmit.contents.to_vec(), packet));
         Ok(())
     }
@@ -184,6 +191,34 @@ async fn another_flow_is_not_held_up_and_not_mixed_in() {
 }
 
 #[tokio::test]
+async fn each_address_of_this_host_is_a_flow_of_its_own() {
+    let (socket, joining) = joining();
+    let from = |host: u8, contents| {
+        let src_ip = Some(IpAddr::from([198, 51, 100, host]));
+        joining.try_send(&Transmit { src_ip, ..transmit(1, contents) }).unwrap();
+    };
+    from(1, &[1; WHOLE * PACKET]);
+    from(1, &[1; WHOLE * PACKET]);
+    from(2, &[2; 40]);
+    from(2, &[2; WHOLE * PACKET]);
+    joining.try_send(&transmit(1, &[3; 40])).unwrap();
+    let sources = std::mem::take(&mut *socket.sources.lock().unwrap());
+    let [one, two] = [1, 2].map(|host| Some(IpAddr::from([198, 51, 100, host])));
+    assert_eq!(sources, [one, two, two, None]);
+    assert_eq!(socket.lengths(), [2 * WHOLE * PACKET, 40, WHOLE * PACKET, 40]);
+}
+
+#[tokio::test]
+async fn what_waits_when_the_system_stops_to_cut_datagrams_stands_in_nobodys_way() {
+    let (socket, joining) = joining();
+    joining.try_send(&transmit(1, &[1; WHOLE * PACKET])).unwrap();
+    socket.segments.store(1, Ordering::Relaxed);
+    joining.try_send(&transmit(1, &[2; PACKET])).unwrap();
+    joining.try_send(&transmit(1, &[3; PACKET])).unwrap();
+    assert_eq!(socket.lengths(), [WHOLE * PACKET, PACKET, PACKET]);
+}
+
+#[tokio::test]
 async fn two_shorter_packets_do_not_become_one_of_the_longer() {
     let (socket, joining) = joining();
     joining.try_send(&transmit(1, &[1; WHOLE * PACKET])).unwrap();
@@ -222,7 +257,7 @@ fn without_a_runtime_nothing_waits() {
 }
 
 /// The packets of a flow, as they are on the wire.
-fn packets(sent: &[(SocketAddr, Vec<u8>, usize)], host: u8) -> Vec<Vec<u8>> {
+fn packets(sent: &[Sent], host: u8) -> Vec<Vec<u8>> {
     let batches = sent.iter().filter(|(destination, ..)| *destination == to(host));
     batches.flat_map(|(_, contents, packet)| contents.chunks(*packet).map(<[u8]>::to_vec)).collect()
 }
