@@ -86,10 +86,11 @@ impl<T> Waiting<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::start;
 
     #[test]
     fn the_newest_that_is_meant_is_taken_and_the_oldest_gives_way() {
-        let (mut waiting, now) = (Waiting::new(3), Instant::now());
+        let (mut waiting, now) = (Waiting::new(3), start());
         for one in [10, 21, 30] {
             assert_eq!(waiting.put(one, now), None);
         }
@@ -102,7 +103,7 @@ mod tests {
 
     #[test]
     fn each_waits_for_a_second_and_no_longer() {
-        let (mut waiting, now) = (Waiting::new(3), Instant::now());
+        let (mut waiting, now) = (Waiting::new(3), start());
         assert_eq!((waiting.timeout(), waiting.pop_due(now)), (None, None));
         waiting.put(1, now);
         waiting.put(2, now + STAYS / 2);

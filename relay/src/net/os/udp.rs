@@ -152,7 +152,8 @@ impl fmt::Debug for Poller {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::future::poll_fn;
     use std::net::Ipv4Addr;
