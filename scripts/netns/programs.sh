@@ -80,13 +80,13 @@ last_path() {
     done
 }
 
-# cut_udp: from now on no datagram passes between the homes.
+# cut_udp [BYTES]: from now on, or once so many bytes of them have passed, no datagram passes between the homes.
 cut_udp() {
-    in_ns pub nft -f - <<'NFT'
+    in_ns pub nft -f - <<NFT
 table ip cut {
     chain forward {
         type filter hook forward priority -10;
-        meta l4proto udp drop
+        meta l4proto udp quota over ${1:-0} bytes drop
     }
 }
 NFT

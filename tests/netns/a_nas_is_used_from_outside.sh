@@ -118,11 +118,9 @@ NFT
 
 while_the_path_is_cut() {
     connects && last_path connect direct || return 1
-    uploads_and_downloads &
-    local transfer=$!
-    sleep 0.1
-    cut_udp
-    wait "$transfer" && logs_in_and_copies && last_path connect relay
+    # In the middle of the upload.
+    cut_udp $((BYTES / 2))
+    uploads_and_downloads && last_path connect relay && logs_in_and_copies
 }
 
 if [[ ${1:-} == inside ]]; then
