@@ -25,6 +25,8 @@ PACKAGES = {
     "overrides": {"esm": "3.2.25"},
 }
 
+DOMAIN = "example.test"
+
 NGINX = """
 daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/errors;
 events {{ worker_connections 20000; }}
@@ -47,7 +49,7 @@ PAGE = """
 PROXY = """
     upstream local {{ server 127.0.0.1:{local}; keepalive 64; keepalive_requests 100000000; }}
     server {{
-        listen 127.0.0.1:{port} backlog=4096; client_header_timeout 10s;
+        listen 127.0.0.1:{port} backlog=4096{tls}; client_header_timeout 10s;
         location / {{
             proxy_pass http://local; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
             proxy_request_buffering off;
@@ -148,9 +150,19 @@ class Stand:
         """A local server with a page of six bytes: its port."""
         return self.nginx(PAGE, at_home=True)[1]
 
-    def nginx_proxy(self, local):
-        """nginx in front of a local server, with kept connections to it."""
-        process, port = self.nginx(PROXY.replace("{local}", str(local)))
+    def certificate(self):
+        """A certificate of the domain's, and its key."""
+        files = self.directory / "cert.pem", self.directory / "key.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        command += ["-subj", f"/CN={DOMAIN}", "-addext", f"subjectAltName=DNS:{DOMAIN},DNS:*.{DOMAIN}"]
+        command += ["-out", files[0], "-keyout", files[1]]
+        subprocess.run([str(word) for word in command], check=True, stderr=subprocess.DEVNULL)
+        return files
+
+    def nginx_proxy(self, local, certificate=None):
+        """nginx in front of a local server, with kept connections to it. With a certificate it speaks HTTP/2."""
+        tls = " ssl http2; ssl_certificate {}; ssl_certificate_key {}".format(*certificate) if certificate else ""
+        process, port = self.nginx(PROXY.replace("{local}", str(local)).replace("{tls}", tls))
         return Side(port, f"127.0.0.1:{port}", [process])
 
     def event(self, process, name):
@@ -160,15 +172,16 @@ class Stand:
                 return event
         raise RuntimeError(f"{process.args[0]} ended")
 
-    def culvert(self, local):
-        """`rendezvous`, and `peer share --public` of a local server."""
+    def culvert(self, local, certificate=None):
+        """`rendezvous`, and `peer share --public` of a local server. With a certificate its visitors speak TLS."""
         loopback = "127.0.0.1:0"
-        server = self.start(
-            [BIN / "rendezvous", "--json", "--access-log", "off", "--udp", loopback, "--http", loopback, "--admin", loopback]
-            + ["--domain", "example.test", "--tunnel-ports", "0-0"],
-            stdout=subprocess.PIPE,
-        )
-        port = int(self.event(server, "listening")["http"][0].rpartition(":")[2])
+        command = [BIN / "rendezvous", "--json", "--access-log", "off", "--udp", loopback, "--http", loopback]
+        command += ["--admin", loopback, "--domain", DOMAIN, "--tunnel-ports", "0-0"]
+        if certificate:
+            command += ["--https", loopback, "--cert", certificate[0], "--key", certificate[1]]
+        server = self.start(command, stdout=subprocess.PIPE)
+        listening = self.event(server, "listening")
+        port = int(listening["http"][0].rpartition(":")[2])
         share = self.start(
             [BIN / "peer", "share", local, "--server", f"http://127.0.0.1:{port}", "--public", "--name", "nas", "--json"],
             at_home=True,
@@ -176,7 +189,9 @@ class Stand:
             stdout=open(self.directory / "share", "w"),
         )
         self.until(lambda: '"ready"' in (self.directory / "share").read_text(), "peer share")
-        return Side(port, "nas.example.test", [server, share])
+        if certificate:
+            port = int(listening["https"][0].rpartition(":")[2])
+        return Side(port, f"nas.{DOMAIN}", [server, share])
 
     def original(self, local):
         """localtunnel's own server, and its client."""

@@ -95,7 +95,7 @@ pub enum BadHead {
     /// A scheme that is not this connection's.
     #[error("another scheme than https")]
     Scheme,
-    /// A field that concerns one connection, in HTTP/2.
+    /// A field that concerns one connection, or white space around a value, in HTTP/2.
     #[error("a field that HTTP/2 does not have")]
     NotInHttp2,
     /// An Expect other than `100-continue`.

@@ -112,6 +112,10 @@ fn check(name: &str, value: &[u8]) -> Result<(), BadHead> {
     if value.iter().any(|byte| matches!(byte, 0..=8 | 10..=31 | 127)) {
         return Err(BadHead::Control);
     }
+    // White space around a value: two programs may read two values (RFC 9113 §8.2.1).
+    if value.trim_ascii().len() < value.len() {
+        return Err(BadHead::NotInHttp2);
+    }
     if CONNECTION.contains(&name) || name == "te" && !value.eq_ignore_ascii_case(b"trailers") {
         return Err(BadHead::NotInHttp2);
     }
@@ -192,6 +196,8 @@ mod tests {
     fn nothing_becomes_another_line_or_concerns_a_connection() {
         for (name, value, why) in [
             ("connection", "close", BadHead::NotInHttp2),
+            ("content-length", "0 ", BadHead::NotInHttp2),
+            ("x", "\ta", BadHead::NotInHttp2),
             ("keep-alive", "5", BadHead::NotInHttp2),
             ("proxy-connection", "x", BadHead::NotInHttp2),
             ("transfer-encoding", "chunked", BadHead::NotInHttp2),

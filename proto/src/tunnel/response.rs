@@ -1,6 +1,6 @@
 //! The head of an answer, from a server that nobody here knows.
 
-use super::head::{BadHead, Body, Fields, Version, framing, lines};
+use super::head::{BadHead, Body, Fields, MAX_FIELDS, MAX_HEAD, Version, framing, lines};
 
 /// An answer's head in its parsed form, from which alone it is forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +19,32 @@ pub struct ResponseHead {
     pub length: Option<u64>,
 }
 
+/// Fields, and bytes, by which [`super::forward::response_head`] may make a head longer.
+const OUR_FIELDS: usize = 2;
+const OUR_BYTES: usize = 256;
+
 impl ResponseHead {
     /// Takes the head of an answer to `method` apart, found by [`super::head::Scan`].
     ///
     /// # Errors
-    /// It is none, or one that two programs could read differently.
+    /// It is none, one that two programs could read differently, or so long that it would be too long with what
+    /// is added to it.
     pub fn parse(head: &[u8], method: &str) -> Result<Self, BadHead> {
+        let parsed = Self::parse_forwarded(head, method)?;
+        if head.len() + OUR_BYTES > MAX_HEAD {
+            return Err(BadHead::TooLarge);
+        }
+        if parsed.fields.0.len() + OUR_FIELDS > MAX_FIELDS {
+            return Err(BadHead::TooManyFields);
+        }
+        Ok(parsed)
+    }
+
+    /// The same for one that was forwarded.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`], with the limits of any head.
+    pub fn parse_forwarded(head: &[u8], method: &str) -> Result<Self, BadHead> {
         let (first, mut fields) = lines(head)?;
         let (version, status, reason) = status_line(first)?;
         let framing = framing(&mut fields, version)?;
@@ -66,10 +86,27 @@ fn status_line(line: &[u8]) -> Result<(Version, u16, &[u8]), BadHead> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::forward::response_head;
+    use super::super::head::Scan;
     use super::*;
 
     fn parse(text: &str, method: &str) -> Result<ResponseHead, BadHead> {
         ResponseHead::parse(text.as_bytes(), method)
+    }
+
+    #[test]
+    fn the_longest_answer_that_is_read_is_read_again_with_what_is_added() {
+        let many = |count| format!("HTTP/1.1 200 OK\r\n{}\r\n", "a:b\r\n".repeat(count));
+        let long = |bytes| format!("HTTP/1.1 200 OK\r\na:{}\r\n\r\n", "b".repeat(bytes));
+        let (fields, bytes) = (MAX_FIELDS - OUR_FIELDS, MAX_HEAD - OUR_BYTES - long(0).len());
+        for text in [many(fields), long(bytes)] {
+            let head = parse(&text, "GET").unwrap();
+            let (written, ..) = response_head(&head, Version::Current, false, "example.test");
+            assert_eq!(Scan::default().find_end(&written), Ok(Some(written.len())));
+            ResponseHead::parse_forwarded(&written, "GET").unwrap();
+        }
+        assert_eq!(parse(&many(fields + 1), "GET"), Err(BadHead::TooManyFields));
+        assert_eq!(parse(&long(bytes + 1), "GET"), Err(BadHead::TooLarge));
     }
 
     #[test]

@@ -259,7 +259,7 @@ async fn next_head(
         _reset = poll_fn(|cx| respond.poll_reset(cx)) => return Err(Ended::GivenUp),
     };
     let head = head.ok().flatten();
-    let read = head.and_then(|head| Some((ResponseHead::parse(&head, method).ok()?, head.len())));
+    let read = head.and_then(|head| Some((ResponseHead::parse_forwarded(&head, method).ok()?, head.len())));
     read.ok_or_else(|| {
         respond.send_reset(Reason::INTERNAL_ERROR);
         Ended::Cut
