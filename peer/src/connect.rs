@@ -51,8 +51,12 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
     }
     let key = store.identity()?;
     let config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
-    let mut config =
-        EndpointConfig { relay: ticket.relay.clone(), proxy: cli::proxy()?, paths: args.path, ..config };
+    let mut config = EndpointConfig {
+        relays: ticket.relay.iter().cloned().collect(),
+        proxy: cli::proxy()?,
+        paths: args.path,
+        ..config
+    };
     if !args.no_portmap {
         config = config.with_port_mapping();
     }

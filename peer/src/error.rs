@@ -76,6 +76,17 @@ pub enum Error {
          other; try from another network"
     )]
     NoPath,
+    /// The same, and the relay can't be reached either.
+    #[error(
+        "no direct path to the peer could be found, and the relay {url} cannot be reached ({why}); try from another \
+         network, or have the server's operator look at that relay"
+    )]
+    RelayAway {
+        /// Its URL.
+        url: String,
+        /// What failed.
+        why: String,
+    },
     /// The same, where nothing else than a direct path was asked for.
     #[error(
         "no direct path to the peer could be found: the networks at both ends let no packets through to each \
@@ -131,6 +142,7 @@ impl Error {
             Self::ServerUnreachable { .. }
             | Self::ServerSilent { .. }
             | Self::NoPath
+            | Self::RelayAway { .. }
             | Self::NoDirectPath
             | Self::NoRelay(_)
             | Self::Broken(_)
@@ -162,7 +174,9 @@ impl From<Error> for Failure {
             Error::Dial(DialFailure::Refused(Refusal::Expired)) => (Code::NotAuthorised, "ticket-expired"),
             Error::Dial(DialFailure::Refused(Refusal::Full)) => (Code::Failed, "peer-full"),
             Error::Dial(DialFailure::Refused(_)) => (Code::NotAuthorised, "not-authorised"),
-            Error::NoPath | Error::NoDirectPath | Error::NoRelay(_) => (Code::Failed, "no-path"),
+            Error::NoPath | Error::RelayAway { .. } | Error::NoDirectPath | Error::NoRelay(_) => {
+                (Code::Failed, "no-path")
+            }
             Error::WrongPeer(_) => (Code::NotAuthorised, "wrong-peer"),
             Error::Broken(_) => (Code::Failed, "broken"),
             Error::Local(_) => (Code::Failed, "failed"),

@@ -40,7 +40,8 @@ pub(crate) async fn run(args: cli::Ping, report: Report) -> Result<Ending, Failu
     let key = Arc::new(store.identity()?);
     // The router is asked for no port: a path that a ping found by one would be no other visitor's.
     let config = EndpointConfig::new(key, ticket.server.clone());
-    let config = EndpointConfig { relay: ticket.relay.clone(), proxy: cli::proxy()?, ..config };
+    let config =
+        EndpointConfig { relays: ticket.relay.iter().cloned().collect(), proxy: cli::proxy()?, ..config };
     let endpoint = Endpoint::bind(config, Arc::new(OsNet))?;
     let ended = tokio::select! {
         ended = ping(&endpoint, &ticket, args.count, &report) => ended.map(Ending::from),

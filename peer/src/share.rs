@@ -78,9 +78,9 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
         }
     };
     let key = if args.ephemeral { store::new_key() } else { store.identity()? };
-    let Located { server: hint, relay } = located;
+    let Located { server: hint, relays } = located;
     let config = EndpointConfig::new(Arc::new(key), hint.clone());
-    let mut config = EndpointConfig { relay: relay.clone(), proxy, ..config };
+    let mut config = EndpointConfig { relays: relays.clone(), proxy, ..config };
     if !args.no_portmap {
         config = config.with_port_mapping();
     }
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
     };
     let _control = control::open(&store, endpoint.clone(), subject);
     let offered = Offered {
-        ticket: ticket(&stored, (hint, relay), endpoint.peer_id()).to_text(),
+        ticket: ticket(&stored, (hint, relays.into_iter().next()), endpoint.peer_id()).to_text(),
         name: public.as_ref().map_or_else(|| stored.name.clone(), |public| public.name.clone()),
         public,
         embedded: server.is_some(),

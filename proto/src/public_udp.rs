@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::candidate::{Scope, canonical, scope};
 use crate::limit::{PrefixLimiter, Rate};
+use crate::sighting::Notary;
 use crate::stun::{self, BindingRequest};
 use addresses::Addresses;
 
@@ -55,6 +56,7 @@ pub struct PublicUdp {
     echo: Option<PrefixLimiter>,
     stun: PrefixLimiter,
     own: Addresses,
+    notary: Option<Notary>,
     stats: PublicUdpStats,
 }
 
@@ -66,8 +68,16 @@ impl PublicUdp {
             echo: echo.then(|| PrefixLimiter::new(ECHO_EACH, ECHO_TOTAL, now)),
             stun: PrefixLimiter::new(STUN_EACH, STUN_TOTAL, now),
             own: Addresses::new(own),
+            notary: None,
             stats: PublicUdpStats::default(),
         }
+    }
+
+    /// The same, which also proves to its sessions where it saw them.
+    #[must_use]
+    pub fn with_notary(mut self, notary: Notary) -> Self {
+        self.notary = Some(notary);
+        self
     }
 
     /// The answer to a datagram that is not QUIC, if it gets one. `origin` is the address that it came to, where
@@ -100,7 +110,13 @@ impl PublicUdp {
             self.stats.malformed += 1;
             return None;
         };
-        let reply = self.answer_binding(&request, source, origin);
+        let reply = match &self.notary {
+            Some(notary) if request.wants_proof() => {
+                let payload = request.answer_with_proof(source, &notary.prove(source, now));
+                Some(Reply { payload, from: None })
+            }
+            Some(_) | None => self.answer_binding(&request, source, origin),
+        };
         match reply {
             Some(_) => self.stats.stun_answered += 1,
             None => self.stats.stun_unchangeable += 1,

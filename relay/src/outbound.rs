@@ -154,6 +154,8 @@ pub struct Connected {
     pub wire: Wire,
     /// The other end.
     pub remote: SocketAddr,
+    /// Whether that is a proxy.
+    pub is_proxied: bool,
 }
 
 impl fmt::Debug for Connected {
@@ -195,6 +197,19 @@ impl OutboundError {
     }
 }
 
+/// A look-up under way.
+#[derive(Debug)]
+pub struct LookUp {
+    task: Option<tokio::task::JoinHandle<Vec<SocketAddr>>>,
+}
+
+impl LookUp {
+    /// The addresses that became known since.
+    pub async fn next(&mut self) -> Option<Vec<SocketAddr>> {
+        self.task.take()?.await.ok()
+    }
+}
+
 impl Outbound {
     /// Connections of `net`, through `proxy` if there is one.
     pub const fn new(net: Arc<dyn Net>, proxy: Option<Proxy>) -> Self {
@@ -224,7 +239,18 @@ impl Outbound {
         if to.tls {
             wire = self.secure(wire, to).await?;
         }
-        Ok(Connected { wire, remote })
+        Ok(Connected { wire, remote, is_proxied: proxy.is_some() })
+    }
+
+    /// Whether a host is reached through a proxy.
+    pub fn is_proxied(&self, host: &str) -> bool {
+        self.proxy.as_ref().is_some_and(|proxy| proxy.covers(host))
+    }
+
+    /// Looks a host's addresses up.
+    pub fn look_up(&self, host: &str, port: u16) -> LookUp {
+        let (net, host) = (Arc::clone(&self.net), host.to_owned());
+        LookUp { task: Some(tokio::spawn(async move { net.resolve(&host, port).await.unwrap_or_default() })) }
     }
 
     /// The first of a host's addresses that answers.

@@ -8,6 +8,7 @@ use hyper::Uri;
 use proto::id::PeerId;
 use proto::key::SecretKey;
 use proto::relay::RouterLimits;
+use proto::sighting::Notary;
 use proto::tunnel::host::Hosts;
 use proto::wire::gateway;
 use proto::wire::relay::PATH as RELAY;
@@ -24,7 +25,7 @@ use relay::server::RelayServer;
 use relay::tls;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{Duration, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::accept::{Gate, accept};
 use crate::admin::Admin;
@@ -81,8 +82,10 @@ impl Server {
         let main = (link, udp);
         let all: Vec<&Socket> = [&main].into_iter().chain(&alternates).collect();
         let sockets = all.iter().map(|(link, _)| Arc::downgrade(link)).collect();
-        let desk = Arc::new(Desk::new(config.echo, &all, Arc::clone(&counters)));
+        let notary = Notary::new(config.seed.unwrap_or_else(random_seed), Instant::now().into_std());
+        let desk = Arc::new(Desk::new(config.echo, &all, notary.clone(), Arc::clone(&counters)));
         let mut matchmaker = config.matchmaker;
+        matchmaker.notary = Some(notary);
         matchmaker.admission = config.admission;
         matchmaker.udp_alternate = udp_alternate.iter().copied().take(MAX_HINTS).collect();
         let (relay, relays) = match config.relay {

@@ -12,6 +12,7 @@ mod paths;
 mod punching;
 mod relays;
 mod roaming;
+mod servers;
 mod status;
 
 use std::collections::BTreeMap;
@@ -51,6 +52,7 @@ use punching::Ports;
 pub(super) use relays::RelayEvent;
 use relays::Relays;
 use roaming::Network;
+use servers::ServerSide;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
 const TRAFFIC_BUSY: Duration = Duration::from_millis(250);
@@ -92,7 +94,7 @@ pub(super) struct Parts {
     pub(super) instance: Instance,
     pub(super) key: Arc<SecretKey>,
     pub(super) server: ServerHint,
-    pub(super) relay: Option<RelayHint>,
+    pub(super) relays: Vec<RelayHint>,
     pub(super) outbound: Outbound,
     pub(super) paths: PathPolicy,
     pub(super) net: Arc<dyn Net>,
@@ -130,8 +132,7 @@ pub(super) struct Driver {
     link: SessionLink,
     /// Why the last attempt failed, for the words when the time is over.
     last_failure: String,
-    /// Our address as the server sees it.
-    observed: Option<SocketAddr>,
+    servers: ServerSide,
     /// The port that our router maps to us.
     mapped: Option<SocketAddr>,
     shares: BTreeMap<ShareId, Shared>,
@@ -168,14 +169,15 @@ impl Driver {
             random(&mut rng),
             now,
         );
-        let network = Network::look(&*parts.net, &parts.server.udp);
+        let servers = ServerSide::new(&parts.server.udp, random(&mut rng));
+        let network = Network::look(&*parts.net, servers.addrs.as_slice());
         Self {
             parts,
             rng,
             session,
             link: SessionLink { generation: 0, task: None, frames: None },
             last_failure: "no answer".into(),
-            observed: None,
+            servers,
             mapped: None,
             shares: BTreeMap::new(),
             registered: false,
@@ -201,9 +203,8 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         mut datagrams: mpsc::Receiver<Datagram>,
     ) {
-        if let Some(relay) = self.parts.relay.take() {
-            self.set_home(&relay);
-        }
+        let relays = std::mem::take(&mut self.parts.relays);
+        self.wait_at(&relays);
         let changes = self.parts.net.watch_changes();
         let watch = tokio::spawn(roaming::watch(changes, self.parts.inputs.clone()));
         while !self.closed {
@@ -296,16 +297,19 @@ impl Driver {
 
     fn handle_session_input(&mut self, input: SessionInput, now: Instant) {
         match input {
-            SessionInput::Connected { frames, is_relayed } => {
-                if !is_relayed {
+            SessionInput::Connected { frames, direct } => {
+                if direct.is_some() {
                     self.leave_servers_relay();
                 }
+                self.handle_server_reached(direct);
                 self.link.frames = Some(frames);
                 self.session.handle_connected(now);
                 for dialling in &mut self.dials {
                     dialling.dial.handle_new_session(now);
                 }
             }
+            SessionInput::Found(addrs) => self.handle_found(addrs, now),
+            SessionInput::Worked(addr) => self.servers.addrs.worked(addr),
             SessionInput::Message(message) => self.session.handle_message(message, now),
             SessionInput::Lost(lost) => {
                 self.link.frames = None;
@@ -356,6 +360,7 @@ impl Driver {
         self.rejoin(now);
         self.lifetime_timeout(now);
         self.expire_fresh_links(now);
+        self.ask_for_sightings(now);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -374,6 +379,7 @@ impl Driver {
         next = earliest(next, earliest(self.fresh_links_timeout(), self.lifetime.poll_timeout()));
         next = earliest(next, self.punch_poll_timeout());
         next = earliest(next, earliest(self.farewells_timeout(), self.rejoins_timeout()));
+        next = earliest(next, self.servers.poll_timeout());
         earliest(next, self.traffic_at)
     }
 
@@ -434,6 +440,7 @@ impl Driver {
             socket: Arc::clone(&self.parts.socket),
             key: Arc::clone(&self.parts.key),
             server: self.parts.server.clone(),
+            addrs: self.servers.addrs.clone(),
             outbound: self.parts.outbound.clone(),
             relayed: self.relayed_server(),
             inputs: self.parts.inputs.clone(),

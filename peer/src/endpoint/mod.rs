@@ -10,6 +10,7 @@ mod driver;
 mod echo;
 mod publisher;
 mod remote;
+mod server_search;
 mod server_session;
 mod status;
 
@@ -64,8 +65,8 @@ pub struct EndpointConfig {
     pub key: Arc<SecretKey>,
     /// The server where it has its session.
     pub server: ServerHint,
-    /// The relay to wait at, where one is known; else it is the one that the server names.
-    pub relay: Option<RelayHint>,
+    /// The relays to wait at, the most wanted first; those that the server names come after them.
+    pub relays: Vec<RelayHint>,
     /// The HTTP proxy on the way out, for what goes over TCP.
     pub proxy: Option<Proxy>,
     /// Which paths may carry data.
@@ -85,9 +86,9 @@ impl EndpointConfig {
     /// The usual: any port of both families, no port mapping, randomness of the system.
     pub fn new(key: Arc<SecretKey>, server: ServerHint) -> Self {
         let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let (relay, proxy, paths, token) = (None, None, PathPolicy::default(), None);
+        let (relays, proxy, paths, token) = (Vec::new(), None, PathPolicy::default(), None);
         let seed = Self::random_seed();
-        Self { key, server, relay, proxy, paths, bind, port_mapping: false, token, seed }
+        Self { key, server, relays, proxy, paths, bind, port_mapping: false, token, seed }
     }
 
     /// The same with port mapping, where the server is not on this machine or in its LAN: what is there is reached
@@ -249,7 +250,7 @@ impl Endpoint {
             instance,
             key: Arc::clone(&config.key),
             server: config.server,
-            relay: config.relay,
+            relays: config.relays,
             outbound: Outbound::new(Arc::clone(&net), config.proxy),
             paths: config.paths,
             net,

@@ -8,6 +8,7 @@ use proto::id::{Instance, PeerId};
 use proto::path::{LinkId, Outlook, PathAgent, PathId, PathKind, Signals, Traffic};
 use proto::proof::Exchange;
 use proto::punch::Punch;
+use proto::seen::Seen;
 use proto::stun::Role;
 use tokio::sync::watch;
 
@@ -48,8 +49,8 @@ pub(super) struct Remote {
     /// While it has no path and a NAT on the way may need a guess.
     pub(super) punch: Option<Punch>,
     pub(super) signals: Signals,
-    /// Its address as the server saw it.
-    pub(super) observed: Option<SocketAddr>,
+    /// Where the server saw it.
+    pub(super) observed: Seen,
     pub(super) connection: Option<quinn::Connection>,
     /// Without a connection it is forgotten then.
     pub(super) expires: Option<Instant>,
@@ -76,7 +77,7 @@ impl Remote {
         address: SocketAddr,
         agent: PathAgent,
         signals: Signals,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         expires: Instant,
         now: Instant,
     ) -> Self {

@@ -10,6 +10,7 @@ use proto::nat::NatProfile;
 use proto::path::{LinkId, PathAgent, PathKind};
 use proto::proof::NatWord;
 use proto::punch::{Known, Punch, PunchAction, Survey, SurveyAction};
+use proto::seen::Seen;
 use proto::wire::session::ToServer;
 
 use super::{Driver, unix_secs};
@@ -52,13 +53,15 @@ impl Driver {
         self.close_owned(None);
         self.ports.profile = None;
         self.ports.survey = None;
-        let Some(observed) = self.observed.filter(|addr| addr.is_ipv4() && scope(*addr) == Scope::Global)
-        else {
-            return;
-        };
-        let Some(server) = self.server_v4() else { return };
+        let observed = self.servers.observed().v4().filter(|addr| scope(*addr) == Scope::Global);
+        let Some(observed) = observed else { return };
+        let Some(server) = self.servers.address(true) else { return };
+        // The server may know its own addresses wrongly, and its ports rightly.
+        let beside = self.ports.alternates.iter().map(|addr| SocketAddr::new(server.ip(), addr.port()));
+        let stated = self.ports.alternates.iter().copied().filter(|addr| scope(*addr) == Scope::Global);
+        let alternates: Vec<SocketAddr> = stated.chain(beside).collect();
         let seed = random(&mut self.rng);
-        self.ports.survey = Survey::new(server, &self.ports.alternates, observed, seed, now);
+        self.ports.survey = Survey::new(server, &alternates, observed, seed, now);
     }
 
     /// Who holds a ticket of ours is told of our NAT with the first word of the server's. Returns whether there was nothing
@@ -81,13 +84,13 @@ impl Driver {
     pub(super) fn new_punch(
         &mut self,
         agent: &mut PathAgent,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         known: Known,
         now: Instant,
     ) -> Option<Punch> {
-        let server = self.server_v4().filter(|_| self.parts.paths != PathPolicy::Relay)?;
+        let server = self.servers.address(true).filter(|_| self.parts.paths != PathPolicy::Relay)?;
         let seed = random(&mut self.rng);
-        Punch::new(agent.probe(), server, observed?, known, seed, now)
+        Punch::new(agent.probe(), server, observed.v4()?, known, seed, now)
     }
 
     /// A remote's exchange is over, and so is all that was opened for it.
@@ -131,7 +134,7 @@ impl Driver {
         }
         tracing::debug!(peer = ?key.0, ?link, "a guessed port was found");
         self.ports.owners.remove(&link);
-        self.keep_fresh_link(key, link, None, now);
+        self.keep_fresh_link(key, link, Vec::new(), now);
         let Some(remote) = self.remotes.get_mut(&key) else { return };
         if let Some(punch) = &mut remote.punch {
             punch.release(link);
@@ -237,9 +240,9 @@ impl Driver {
 
     /// No guess helps. Where one NAT is in front of both, or a router maps a port to us, none is needed.
     fn give_up(&mut self, key: RemoteKey, now: Instant) {
-        let (ours, is_mapped) = (self.observed.map(|addr| addr.ip()), self.mapped_candidate().is_some());
+        let (ours, is_mapped) = (self.servers.observed(), self.mapped_candidate().is_some());
         let Some(remote) = self.remotes.get_mut(&key) else { return };
-        if !is_mapped && remote.observed.map(|addr| addr.ip()) != ours {
+        if !is_mapped && !remote.observed.shares_ip_with(&ours) {
             remote.agent.rule_out_reflexive(now);
         }
     }
@@ -262,9 +265,5 @@ impl Driver {
         for link in owned.map(|(link, _)| *link).collect::<Vec<_>>() {
             self.close_guess(link);
         }
-    }
-
-    fn server_v4(&self) -> Option<SocketAddr> {
-        self.parts.server.udp.iter().copied().find(SocketAddr::is_ipv4)
     }
 }

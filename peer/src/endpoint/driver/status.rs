@@ -9,7 +9,11 @@ use crate::endpoint::status::{PeerStatus, Status};
 impl Driver {
     pub(super) fn status(&self, now: Instant) -> Status {
         let peers = self.remotes.iter().filter_map(|(key, remote)| self.peer_status(*key, remote, now));
-        Status { observed: self.observed, nat_keeps: self.lifetime.kept(), peers: peers.collect() }
+        Status {
+            observed: self.servers.observed().iter().next(),
+            nat_keeps: self.lifetime.kept(),
+            peers: peers.collect(),
+        }
     }
 
     /// `None` for a remote that is not connected yet, or not any more.

@@ -18,6 +18,7 @@ use proto::nat::NatProfile;
 use proto::path::{Lifetime, LinkId, MappingQuery, PathAgent, PathId, Signals};
 use proto::proof::TicketSecret;
 use proto::punch::{Punch, Survey};
+use proto::seen::Seen;
 use proto::session::{Session, SessionAction, SessionConfig};
 use proto::stun;
 use proto::ticket::{ServerHint, Ticket};
@@ -58,8 +59,8 @@ struct Remote {
     agent: PathAgent,
     punch: Option<Punch>,
     signals: Signals,
-    /// As the server saw it.
-    observed: Option<SocketAddr>,
+    /// Where the server saw it.
+    observed: Seen,
     /// All that it named.
     named: Vec<Candidate>,
 }

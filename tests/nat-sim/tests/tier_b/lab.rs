@@ -162,6 +162,10 @@ impl Lab {
     }
 
     /// The relay that the server names.
+    fn relays(&self) -> Vec<RelayHint> {
+        self.hint_of_relay().into_iter().collect()
+    }
+
     fn hint_of_relay(&self) -> Option<RelayHint> {
         self.relay.borrow().clone()
     }
@@ -179,14 +183,14 @@ impl Lab {
 
     /// A process of the peer at `host` that waits at the relay which the server names.
     pub(crate) fn relayed_peer(&self, host: &str, paths: PathPolicy) -> Peer {
-        self.peer_of(host, 0, |config| EndpointConfig { relay: self.hint_of_relay(), paths, ..config })
+        self.peer_of(host, 0, |config| EndpointConfig { relays: self.relays(), paths, ..config })
     }
 
     /// The same, whose TCP goes through a proxy that refuses it until [`Self::proxy`]: until then it is at no relay, while
     /// its session goes over UDP.
     pub(crate) fn peer_behind_proxy(&self, host: &str, paths: PathPolicy) -> Peer {
-        let (relay, proxy) = (self.hint_of_relay(), Some("http://s:3128".parse().unwrap()));
-        self.peer_of(host, 0, |config| EndpointConfig { relay, proxy, paths, ..config })
+        let (relays, proxy) = (self.relays(), Some("http://s:3128".parse().unwrap()));
+        self.peer_of(host, 0, |config| EndpointConfig { relays, proxy, paths, ..config })
     }
 
     /// The proxy, from here on.
@@ -213,7 +217,7 @@ impl Lab {
         let config = EndpointConfig {
             key: Arc::new(key(identity)),
             server: self.hint(),
-            relay: None,
+            relays: Vec::new(),
             proxy: None,
             paths: PathPolicy::Auto,
             bind: "[::]:0".parse().unwrap(),

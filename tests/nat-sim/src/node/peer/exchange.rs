@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::candidate::{Candidate, CandidateKind, Grounds, MAX_CANDIDATES, Scope, believable, scope};
 use proto::dial::{Dial, DialEvent};
 use proto::doorman::Decision;
 use proto::id::{Instance, PeerId};
@@ -11,6 +11,7 @@ use proto::machine::random;
 use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
 use proto::proof::{CheckKeys, NatWord};
 use proto::punch::{Known, Survey};
+use proto::seen::Seen;
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::wire::session::ToServer;
@@ -71,7 +72,7 @@ impl PeerNode {
         }
     }
 
-    fn handle_offer(&mut self, from: (PeerId, Instance), observed: SocketAddr, offer: &Offer, now: Instant) {
+    fn handle_offer(&mut self, from: (PeerId, Instance), observed: Seen, offer: &Offer, now: Instant) {
         let (claims, ours) = (self.claims(), self.profile);
         let Part::Sharer { doorman } = &mut self.part else { return };
         let answer = match doorman.handle_offer(SERVER, from, offer, Some(claims), ours, 0) {
@@ -80,7 +81,7 @@ impl PeerNode {
             Decision::Admit { answer, keys, exchange, secret, nat } => {
                 let signals = Signals::new(exchange, secret, offer.nonce);
                 let known = Known { ours, told: ours, theirs: nat };
-                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), known, now);
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, known, now);
                 answer
             }
         };
@@ -111,13 +112,13 @@ impl PeerNode {
         keys: CheckKeys,
         signals: Signals,
         claims: &Claims,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         known: Known,
         now: Instant,
     ) {
         let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
         agent.add_link(LinkId::MAIN, PathKind::Direct, now);
-        let named = believable(&claims.candidates, observed, false);
+        let named = believable(&claims.candidates, &Grounds { observed, ..Grounds::default() });
         self.note(format!("checks begin: {}", list(&named)));
         for candidate in &named {
             agent.add_candidate(*candidate, now);
@@ -134,24 +135,18 @@ impl PeerNode {
         self.remote = Some(Remote { key, agent, punch, signals, observed, named });
     }
 
-    fn handle_trickle(
-        &mut self,
-        from: (PeerId, Instance),
-        observed: SocketAddr,
-        trickle: &Trickle,
-        now: Instant,
-    ) {
+    fn handle_trickle(&mut self, from: (PeerId, Instance), observed: Seen, trickle: &Trickle, now: Instant) {
         let Some(remote) = self.remote.as_mut().filter(|remote| remote.key == from) else { return };
         if !remote.signals.accepts(from, trickle) {
             return;
         }
-        if remote.observed.replace(observed) != Some(observed) {
+        if std::mem::replace(&mut remote.observed, observed) != observed {
             remote.agent.handle_network_change(now);
         }
         if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
             punch.handle_told(nat, round, now);
         }
-        let candidates = believable(&trickle.claims.candidates, remote.observed, false);
+        let candidates = believable(&trickle.claims.candidates, &Grounds { observed, ..Grounds::default() });
         for candidate in &candidates {
             remote.agent.add_candidate(*candidate, now);
         }

@@ -1,0 +1,177 @@
+//! Where the server is, and where it sees us: in both families, whichever the session uses.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use proto::candidate::{Candidate, CandidateKind, Grounds, Scope, scope};
+use proto::path::LinkId;
+use proto::punch::Survey;
+use proto::seen::Seen;
+use proto::server_addrs::ServerAddrs;
+use proto::sighting::Sightings;
+use proto::wire::session::ToServer;
+
+use super::Driver;
+use crate::endpoint::remote::RemoteKey;
+
+/// What is known of the server's addresses, and of ours as it sees them.
+#[derive(Debug)]
+pub(super) struct ServerSide {
+    pub(super) addrs: ServerAddrs,
+    sightings: Sightings,
+    /// The address at which the session has the server, unless it goes through the relay.
+    session: Option<SocketAddr>,
+    /// Whether the session sees us at an IPv4 address, if it sees us.
+    session_sees_v4: Option<bool>,
+    observed: Seen,
+}
+
+impl ServerSide {
+    pub(super) fn new(known: &[SocketAddr], seed: [u8; 32]) -> Self {
+        Self {
+            addrs: ServerAddrs::new(known.iter().copied()),
+            sightings: Sightings::new(seed),
+            session: None,
+            session_sees_v4: None,
+            observed: Seen::NOWHERE,
+        }
+    }
+
+    /// Where the server sees us.
+    pub(super) const fn observed(&self) -> Seen {
+        self.observed
+    }
+
+    /// The server's address that sees us at an address of this family, as far as that is known; else one of that family.
+    pub(super) fn address(&self, is_v4: bool) -> Option<SocketAddr> {
+        let by_session = self.session.filter(|_| self.session_sees_v4 == Some(is_v4));
+        let known = || self.addrs.as_slice().iter().copied().find(|addr| addr.is_ipv4() == is_v4);
+        by_session.or_else(|| self.sightings.server(is_v4)).or_else(known)
+    }
+
+    /// The IPv4 address at which the server was really reached.
+    fn reached_v4(&self) -> Option<IpAddr> {
+        let by_session = self.session.filter(|_| self.session_sees_v4 == Some(true));
+        by_session.or_else(|| self.sightings.server(true)).map(|addr| addr.ip())
+    }
+
+    /// All of the server's addresses but the session's are asked where they see us, until that is known of both families.
+    fn ask_the_others(&mut self, now: Instant) {
+        let others = self.addrs.as_slice().iter().copied().filter(|addr| Some(*addr) != self.session);
+        self.sightings.set_servers(others, self.session_sees_v4, now);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.sightings.poll_timeout()
+    }
+}
+
+impl Driver {
+    /// The session is up, at this address of the server's, or through its relay.
+    pub(super) fn handle_server_reached(&mut self, direct: Option<SocketAddr>) {
+        self.servers.session = direct;
+        if let Some(addr) = direct {
+            self.servers.addrs.worked(addr);
+        }
+    }
+
+    /// The server may be reached at these addresses too.
+    pub(super) fn handle_found(&mut self, addrs: Vec<SocketAddr>, now: Instant) {
+        let new = self.servers.addrs.learn(addrs);
+        if !new.is_empty() {
+            tracing::debug!(?new, "the server may be here too");
+            self.look_at_network();
+            self.servers.ask_the_others(now);
+        }
+    }
+
+    /// The session sees us here; through a relay it sees nothing.
+    pub(super) fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
+        let seen = Seen::at(observed);
+        self.servers.session_sees_v4 = seen.iter().next().map(|addr| addr.is_ipv4());
+        self.servers.ask_the_others(now);
+        self.handle_seen(self.servers.observed.also(seen), now);
+    }
+
+    /// A session has begun: what the last one was told of our addresses the server does not know any more.
+    pub(super) fn show_all_addresses(&mut self, now: Instant) {
+        self.servers.sightings.restart(now);
+    }
+
+    /// Our address as the server sees it. Behind another public address is another NAT.
+    fn handle_seen(&mut self, observed: Seen, now: Instant) {
+        let before = std::mem::replace(&mut self.servers.observed, observed);
+        if before == observed {
+            return;
+        }
+        match (before.v4(), observed.v4()) {
+            (Some(before), Some(observed)) => {
+                if before.ip() != observed.ip() {
+                    self.forget_lifetime(now);
+                }
+                if Survey::is_doubted(self.ports.nat().as_ref(), before, observed) {
+                    self.begin_survey(now);
+                }
+            }
+            (None, Some(_)) => self.begin_survey(now),
+            (_, None) => {}
+        }
+        if before.is_empty() {
+            return;
+        }
+        if observed.has_moved_from(&before) {
+            self.begin_anew(now);
+        } else {
+            self.tell_of_further_address(before, observed);
+        }
+    }
+
+    /// The server sees us in another family too: it says so with each word of ours that it forwards.
+    fn tell_of_further_address(&mut self, before: Seen, observed: Seen) {
+        let further: Vec<Candidate> = observed
+            .iter()
+            .filter(|addr| before.like(*addr).is_none())
+            .map(|addr| Candidate::new(CandidateKind::Reflexive, addr))
+            .collect();
+        let keys: Vec<RemoteKey> = self.remotes.keys().copied().collect();
+        for key in keys.into_iter().filter(|_| !further.is_empty()) {
+            self.trickle(key, further.clone());
+        }
+    }
+
+    /// Whether it was the server's word on where it sees the main socket.
+    pub(super) fn handle_sighting(
+        &mut self,
+        link: LinkId,
+        from: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+    ) -> bool {
+        if link != LinkId::MAIN || !self.servers.sightings.handle_answer(from, payload, now) {
+            return false;
+        }
+        while let Some(sighting) = self.servers.sightings.poll_event() {
+            tracing::debug!(?sighting, "the server sees us here too");
+            let (addr, proof) = (sighting.mapped, sighting.proof.0);
+            self.session.signal(ToServer::Sighting { addr, proof });
+            self.handle_seen(self.servers.observed.and(addr), now);
+        }
+        true
+    }
+
+    /// Sends what is due to the server's other addresses.
+    pub(super) fn ask_for_sightings(&mut self, now: Instant) {
+        let Some(main) = self.parts.socket.link(LinkId::MAIN) else { return };
+        while let Some((server, request)) = self.servers.sightings.poll_transmit(now) {
+            // No route, no such family: an address that does not answer.
+            let _ = main.send_datagram(server, &request);
+        }
+    }
+
+    /// What the claims of a peer that the server sees there are judged by.
+    pub(super) fn grounds(&self, observed: Seen) -> Grounds {
+        let is_loopback = |addr: SocketAddr| scope(addr) == Scope::Loopback;
+        let loopback = self.servers.observed.iter().any(is_loopback);
+        Grounds { observed, loopback, server: self.servers.reached_v4() }
+    }
+}
