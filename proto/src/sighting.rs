@@ -6,6 +6,7 @@
 //! request shows the proof to the owner of the address alone. The server remembers nothing of the request.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -37,8 +38,15 @@ const SILENT_AFTER: u32 = 4;
 const MAX_ASKED: usize = 8;
 
 /// What a server says of an address, so that it knows it again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Proof(pub [u8; 32]);
+
+impl fmt::Debug for Proof {
+    /// Without its bytes, which are a secret of the server and the peer.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Proof")
+    }
+}
 
 /// Makes and checks proofs. A server's sockets and its sessions have the same one.
 #[derive(Debug, Clone)]

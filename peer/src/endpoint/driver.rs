@@ -481,7 +481,11 @@ impl Driver {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        let over = self.remotes.iter().filter(|(_, remote)| remote.is_over(now));
+        let is_over = |remote: &Remote| {
+            let may_be_relayed = remote.relayed.is_some_and(|path| self.relays.is_coming(path));
+            remote.is_over(may_be_relayed, now)
+        };
+        let over = self.remotes.iter().filter(|(_, remote)| is_over(remote));
         for key in over.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.forget(key, (close::DONE, "gone"), now);
         }

@@ -101,13 +101,13 @@ impl Remote {
         }
     }
 
-    /// Whether nobody needs it any more: its connection has ended, the time for one is over, or it was dialled
-    /// and every way to it was tried.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    /// Whether it is needed no more: its connection has ended, the time for one is over, or it was dialled and every way to
+    /// it was tried. While a relay is being connected to (`may_be_relayed`) there is one way left.
+    pub(super) fn is_over(&self, may_be_relayed: bool, now: Instant) -> bool {
         match &self.connection {
             Some(connection) => connection.close_reason().is_some(),
             None => {
-                let is_hopeless = self.agent.outlook() == Outlook::Unreached;
+                let is_hopeless = self.agent.outlook() == Outlook::Unreached && !may_be_relayed;
                 self.role == Role::Connector && is_hopeless || self.expires.is_some_and(|at| at <= now)
             }
         }

@@ -16,6 +16,9 @@ const REMEMBERED: usize = 8;
 pub struct Status {
     /// Its address as the server saw it last.
     pub observed: Option<SocketAddr>,
+    /// At which address of its own the server has the session: none while there is no session, or it goes through the
+    /// server's relay.
+    pub server: Option<SocketAddr>,
     /// For how long the NAT on our side was seen to keep an idle flow; it may keep it for longer. `None` where that
     /// has not been learned, or it keeps none for 20 s.
     pub nat_keeps: Option<Duration>,

@@ -505,7 +505,10 @@ impl Driver {
                 self.tickets.insert(sharer, self.dials[index].ticket.clone());
                 self.dials[index].reaching = Some(sharer);
                 self.dials[index].meet();
-                let is_told = self.dials[index].dial.claims().relay.is_some();
+                // Of another relay than the sharer's it was told in vain.
+                let relay = |claims: &Claims| claims.relay.as_ref().map(|relay| relay.peer_id);
+                let told = relay(self.dials[index].dial.claims());
+                let is_told = told.is_some() && told == relay(&claims);
                 self.told_relay(sharer, is_told);
                 self.meet_at_relay(sharer, early, &claims, now);
                 let has_relay = self.remotes.get(&sharer).is_some_and(|remote| remote.relayed.is_some());

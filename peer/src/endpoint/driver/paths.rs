@@ -53,7 +53,7 @@ impl Driver {
             }
             None => match preview {
                 Preview::Check(_) => tracing::trace!("a check of no exchange of ours"),
-                Preview::Answer(_) => tracing::trace!("an answer that nobody waits for"),
+                Preview::Answer(_) => tracing::trace!(?link, %from, "an answer that nobody waits for"),
             },
         }
     }

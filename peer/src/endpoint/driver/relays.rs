@@ -91,6 +91,11 @@ impl Relays {
         self.entries.get(&relay).is_some_and(|entry| entry.away.is_some())
     }
 
+    /// Whether the relay of this path is being connected to for the first time.
+    pub(super) fn is_coming(&self, path: PathId) -> bool {
+        self.by_link(path.link).is_some_and(|entry| !entry.up && entry.away.is_none())
+    }
+
     /// A relay that was tried in vain, and why: the most wanted one.
     pub(super) fn trouble(&self) -> Option<(&str, &str)> {
         let of_homes = self.homes.iter().filter_map(|home| self.entries.get(&home.peer_id));

@@ -42,6 +42,11 @@ impl ServerSide {
         self.observed
     }
 
+    /// The address at which the session has the server, unless it goes through the relay.
+    pub(super) const fn session(&self) -> Option<SocketAddr> {
+        self.session
+    }
+
     /// The server's address that sees us at an address of this family, as far as that is known; else one of that family.
     pub(super) fn address(&self, is_v4: bool) -> Option<SocketAddr> {
         let by_session = self.session.filter(|_| self.session_sees_v4 == Some(is_v4));
@@ -115,9 +120,6 @@ impl Driver {
             }
             (None, Some(_)) => self.begin_survey(now),
             (_, None) => {}
-        }
-        if before.is_empty() {
-            return;
         }
         if observed.has_moved_from(&before) {
             self.begin_anew(now);

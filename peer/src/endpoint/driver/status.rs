@@ -11,6 +11,7 @@ impl Driver {
         let peers = self.remotes.iter().filter_map(|(key, remote)| self.peer_status(*key, remote, now));
         Status {
             observed: self.servers.observed().iter().next(),
+            server: self.servers.session(),
             nat_keeps: self.lifetime.kept(),
             peers: peers.collect(),
         }
