@@ -25,15 +25,24 @@ pub enum Error {
         /// What failed.
         why: String,
     },
-    /// The server's UDP port did not answer.
-    #[error(
-        "the server {url} does not answer over UDP ({why}); check that UDP to it is not blocked, and that it runs"
-    )]
+    /// The server did not answer at its UDP port, nor over TCP where that is allowed.
+    #[error("the server {url} does not answer: {why}")]
     ServerSilent {
         /// Its URL.
         url: String,
-        /// Where it was looked for.
+        /// What keeps it away, and how to mend that.
         why: String,
+    },
+    /// A ticket's server did not answer, and is one that only the sharer's network or machine reaches.
+    #[error(
+        "this ticket names a server {place} ({host}), and nothing answers there over TCP or UDP: connect from there, or \
+         ask the sharer to name the server by an address that others reach"
+    )]
+    ServerElsewhere {
+        /// The host of its URL.
+        host: String,
+        /// Where that is.
+        place: &'static str,
     },
     /// The server is not the one it was.
     #[error(
@@ -130,6 +139,7 @@ impl Error {
         match self {
             Self::ServerUnreachable { .. }
             | Self::ServerSilent { .. }
+            | Self::ServerElsewhere { .. }
             | Self::NoPath
             | Self::NoDirectPath
             | Self::NoRelay(_)
@@ -152,7 +162,9 @@ impl From<Error> for Failure {
         let (code, slug) = match &error {
             Error::ServerUrl { .. } => (Code::Usage, "usage"),
             Error::ServerUnreachable { .. } => (Code::Unreachable, "server-unreachable"),
-            Error::ServerSilent { .. } => (Code::Unreachable, "server-silent"),
+            Error::ServerSilent { .. } | Error::ServerElsewhere { .. } => {
+                (Code::Unreachable, "server-silent")
+            }
             Error::ServerChanged { .. } => (Code::NotAuthorised, "server-changed"),
             Error::ServerRefused { .. } => (Code::NotAuthorised, "server-refused"),
             Error::NotAdmitted { .. } => (Code::NotAuthorised, "not-admitted"),

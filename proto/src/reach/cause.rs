@@ -102,6 +102,24 @@ impl Cause {
             Self::Silent { .. } => "silent",
         }
     }
+
+    /// The cause in a few words, without the cure.
+    pub const fn brief(self) -> &'static str {
+        match self {
+            Self::NoSharedFamily { server: Family::V4 } => {
+                "the server has IPv4 only, and this machine IPv6 only"
+            }
+            Self::NoSharedFamily { server: Family::V6 } => {
+                "the server has IPv6 only, and this machine IPv4 only"
+            }
+            Self::NoRoute { .. } => "there is no route",
+            Self::RefusedHere { .. } => "this machine's own firewall refuses it",
+            Self::RefusedOnTheWay { .. } => "a firewall on the way refuses it",
+            Self::PortClosed { .. } => "the port is closed",
+            Self::PrivateAddress { .. } => "the server names an address of its own network",
+            Self::PortSilent { .. } | Self::Silent { .. } => "no answer",
+        }
+    }
 }
 
 impl fmt::Display for Cause {
