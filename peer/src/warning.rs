@@ -25,8 +25,11 @@ struct WarningFields<'a> {
 }
 
 fn warn(report: &Report, code: &str, cause: Option<&str>, message: &str) {
-    report.event("warning", WarningFields { code, cause, message });
-    report.warning(message);
+    if report.json() {
+        report.event("warning", WarningFields { code, cause, message });
+    } else {
+        report.warning(message);
+    }
 }
 
 /// All data takes the relay, because no UDP passes to the server.

@@ -53,6 +53,21 @@ async fn an_embedded_server_keeps_its_place_so_the_ticket_stays() {
 }
 
 #[tokio::test]
+async fn a_ticket_that_works_on_this_machine_alone_says_so_and_an_embedded_servers_says_it_already() {
+    let (home, server) = (Home::new(), Rendezvous::start());
+    let mut share = home.spawn(&["share", "8000", "--server", &server.url(), "--json"]);
+    let warning = share.event("warning").await;
+    assert_eq!(warning["code"], "local-ticket");
+    let message = warning["message"].as_str().unwrap();
+    assert!(message.starts_with("this ticket works only on this machine: it names the server at 127.0.0.1"));
+    let mut embedded = Home::new().spawn(&["share", "8000", "--json"]);
+    embedded.ticket().await;
+    embedded.signal("TERM");
+    let ended = embedded.ended().await;
+    assert!(!ended.stdout.contains("local-ticket"), "{ended:#?}");
+}
+
+#[tokio::test]
 async fn an_expired_ticket_is_replaced_and_the_share_stays() {
     let (home, server) = (Home::new(), Rendezvous::start());
     let url = server.url();
