@@ -53,6 +53,22 @@ pub(crate) async fn places(net: &dyn Net, host: &str, udp: &[SocketAddr]) -> Vec
     places
 }
 
+/// The server's other ports at the address of its main one, wherever that is asked.
+pub(crate) fn ports_beside(places: &[Place], others: &[SocketAddr]) -> Vec<Place> {
+    let mut beside: Vec<Place> = Vec::new();
+    let is_beside = |other: &&SocketAddr| places.iter().any(|(main, _)| main.ip() == other.ip());
+    for (main, is_by_name) in places {
+        for other in others.iter().filter(is_beside) {
+            let at = SocketAddr::new(main.ip(), other.port());
+            if !places.iter().chain(&beside).any(|(known, _)| *known == at) {
+                beside.push((at, *is_by_name));
+            }
+        }
+    }
+    beside.truncate(MAX_PLACES);
+    beside
+}
+
 /// Asks them all at once. The answers come in the order of the places.
 pub(crate) async fn probe_all(net: &Arc<dyn Net>, places: &[Place], seed: [u8; 32]) -> Vec<Tried> {
     let mut probes = start(net, places, seed);
@@ -122,15 +138,20 @@ fn not_carried(error: &io::Error) -> Option<Refused> {
     /// Not permitted: a packet filter of this machine. All else of this kind was said by the network (EACCES).
     const EPERM: i32 = 1;
 
-    match error.kind() {
-        ErrorKind::PermissionDenied if error.raw_os_error() == Some(EPERM) => Some(Refused::Here),
-        ErrorKind::PermissionDenied => Some(Refused::OnTheWay(Unreachable::Prohibited)),
-        ErrorKind::HostUnreachable => Some(Refused::OnTheWay(Unreachable::Host)),
-        ErrorKind::NetworkUnreachable => Some(Refused::OnTheWay(Unreachable::Network)),
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Some(Refused::PortClosed),
-        ErrorKind::NetworkDown | ErrorKind::AddrNotAvailable => Some(Refused::NoRoute),
-        _ => None,
+    const MEANINGS: [(ErrorKind, Refused); 7] = [
+        (ErrorKind::PermissionDenied, Refused::OnTheWay(Unreachable::Prohibited)),
+        (ErrorKind::HostUnreachable, Refused::OnTheWay(Unreachable::Host)),
+        (ErrorKind::NetworkUnreachable, Refused::OnTheWay(Unreachable::Network)),
+        (ErrorKind::ConnectionRefused, Refused::PortClosed),
+        (ErrorKind::ConnectionReset, Refused::PortClosed),
+        (ErrorKind::NetworkDown, Refused::NoRoute),
+        (ErrorKind::AddrNotAvailable, Refused::NoRoute),
+    ];
+
+    if error.raw_os_error() == Some(EPERM) {
+        return Some(Refused::Here);
     }
+    MEANINGS.into_iter().find(|(kind, _)| *kind == error.kind()).map(|(_, meaning)| meaning)
 }
 
 fn now() -> std::time::Instant {
@@ -145,6 +166,10 @@ mod tests {
     use relay::net::OsNet;
 
     use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
 
     async fn outcome(at: SocketAddr) -> Outcome {
         let net: Arc<dyn Net> = Arc::new(OsNet);
@@ -168,6 +193,16 @@ mod tests {
         drop(closed);
         #[cfg(target_os = "linux")]
         assert_eq!(outcome(at).await, Outcome::Refused(Refused::PortClosed));
+    }
+
+    #[test]
+    fn the_other_ports_are_asked_wherever_the_main_one_is() {
+        let places = [(addr("10.0.0.5:3478"), false), (addr("203.0.113.1:3478"), true)];
+        let others = [addr("10.0.0.5:3479"), addr("10.0.0.6:3478"), addr("10.0.0.6:3479")];
+        assert_eq!(
+            ports_beside(&places, &others),
+            [(addr("10.0.0.5:3479"), false), (addr("203.0.113.1:3479"), true)]
+        );
     }
 
     #[test]

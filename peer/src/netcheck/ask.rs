@@ -58,7 +58,8 @@ async fn ask_family(net: &Arc<dyn Net>, places: Vec<Place>, others: &[SocketAddr
         let Some(server) = first_answer(&mut probes, &mut tried).await else {
             return (Findings::default(), tried);
         };
-        let others: Vec<SocketAddr> = beside.iter().map(|(at, _)| *at).chain(others.iter().copied()).collect();
+        let others: Vec<SocketAddr> =
+            beside.iter().map(|(at, _)| *at).chain(others.iter().copied()).collect();
         let rest = async {
             while let Some(done) = probes.join_next().await {
                 tried.extend(done.ok());

@@ -95,8 +95,9 @@ fn of_seen(seen: SocketAddr, found: &Found, own: &[IpAddr]) -> Option<String> {
 /// An address in the server's document that leads nowhere, while its URL's does.
 fn misnamed(tried: &[Tried]) -> Option<String> {
     let right = tried.iter().find(|tried| tried.is_answered() && tried.is_by_name)?;
-    let is_wrong =
-        |other: &&Tried| is_silent(other) && !other.is_by_name && Family::of(other.at) == Family::of(right.at);
+    let is_wrong = |other: &&Tried| {
+        is_silent(other) && !other.is_by_name && Family::of(other.at) == Family::of(right.at)
+    };
     let wrong = tried.iter().find(is_wrong)?;
     Some(format!(
         "the server says that its UDP address is {}, which does not answer here, and it does answer at {}: its operator \
@@ -142,7 +143,10 @@ mod tests {
             ("192.168.1.2:4000", SERVER),
         ] {
             let said = lines(seen, server, &own);
-            assert!(said[0].contains("which is private: the server and this machine are behind the same"), "{seen}");
+            assert!(
+                said[0].contains("which is private: the server and this machine are behind the same"),
+                "{seen}"
+            );
         }
         for (seen, server) in [("172.17.0.1:4000", SERVER), ("127.0.0.1:4000", SERVER)] {
             let said = lines(seen, server, &own);

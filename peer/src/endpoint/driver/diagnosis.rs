@@ -1,6 +1,5 @@
 //! Why the session is up only by relay, or not at all: see [`proto::reach`].
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::{Driver, Input, Standing};
 use crate::endpoint::{EndpointEvent, PathPolicy};
-use crate::probe::{self, Place};
+use crate::probe;
 
 /// How long the first session may take before the network is asked why there is none. A relay has carried it by then
 /// where there is one.
@@ -125,7 +124,7 @@ impl Driver {
         let (seeds, inputs) = ([random(&mut self.rng), random(&mut self.rng)], self.parts.inputs.clone());
         let task = tokio::spawn(async move {
             let places = probe::places(&*net, &host, &udp).await;
-            let beside = ports_beside(&places, &others);
+            let beside = probe::ports_beside(&places, &others);
             let [first, second] = seeds;
             let (tried, beside) =
                 tokio::join!(probe::probe_all(&net, &places, first), probe::probe_all(&net, &beside, second));
@@ -156,36 +155,14 @@ impl Driver {
     }
 }
 
-/// The server's other ports, at each address where its main one is asked.
-fn ports_beside(places: &[Place], others: &[SocketAddr]) -> Vec<Place> {
-    let mut beside: Vec<Place> = Vec::new();
-    for (main, is_by_name) in places {
-        for other in others {
-            let at = SocketAddr::new(main.ip(), other.port());
-            if !places.iter().chain(&beside).any(|(known, _)| *known == at) {
-                beside.push((at, *is_by_name));
-            }
-        }
-    }
-    beside
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn addr(text: &str) -> SocketAddr {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn the_other_ports_are_asked_wherever_the_main_one_is() {
-        let places = [(addr("10.0.0.5:3478"), false), (addr("203.0.113.1:3478"), true)];
-        let others = [addr("10.0.0.5:3479"), addr("10.0.0.6:3478"), addr("10.0.0.6:3479")];
-        assert_eq!(
-            ports_beside(&places, &others),
-            [(addr("10.0.0.5:3479"), false), (addr("203.0.113.1:3479"), true)]
-        );
     }
 
     #[test]
