@@ -134,7 +134,11 @@ pub(crate) fn open(store: &Store, endpoint: Endpoint, subject: Subject) -> Optio
             Err(error) => failure = Some((dir, error)),
         }
     }
-    tracing::warn!(?failure, "`peer status` will not see this process");
+    if store.keeps() {
+        tracing::warn!(?failure, "`peer status` will not see this process");
+    } else {
+        tracing::debug!(?failure, "`peer status` will not see this process");
+    }
     None
 }
 

@@ -61,7 +61,7 @@ struct VisitorFields {
 pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> Result<Ending, Failure> {
     let shutdown = Shutdown::install().map_err(|error| Failure::failed("no-signals", error))?;
     let net: Arc<dyn Net> = Arc::new(OsNet);
-    let store = Store::of_this_user()?;
+    let store = if args.ephemeral { Store::for_one_run() } else { Store::of_this_user()? };
     let proxy = cli::proxy()?;
     let (server, located) = match &args.server {
         Some(url) => {

@@ -32,6 +32,29 @@ async fn a_share_has_the_same_ticket_in_every_run() {
 }
 
 #[tokio::test]
+async fn an_ephemeral_share_needs_no_place_to_keep_anything_in() {
+    let (home, server) = (Home::new(), Rendezvous::start());
+    let url = server.url();
+    for server in [&["--server", &url][..], &[]] {
+        for place in [Some("/proc/sys"), None] {
+            let args = [&["share", "8000", "--json", "--ephemeral"], server].concat();
+            let mut command = home.command(&args);
+            for variable in ["HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
+                match place {
+                    Some(place) => command.env(variable, place),
+                    None => command.env_remove(variable),
+                };
+            }
+            let mut share = Program::spawn(&mut command);
+            share.ticket().await;
+            share.signal("TERM");
+            let ended = share.ended().await;
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:#?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_share_of_several_targets_has_the_same_ticket_in_any_order() {
     let (home, server) = (Home::new(), Rendezvous::start());
     let url = server.url();
