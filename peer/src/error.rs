@@ -3,6 +3,7 @@
 use proto::dial::DialFailure;
 use proto::id::PeerId;
 use proto::wire::signal::Refusal;
+use relay::certificate;
 use relay::program::{Code, Failure};
 
 /// Why a share or a connection did not come about, or ended.
@@ -18,7 +19,7 @@ pub enum Error {
         why: &'static str,
     },
     /// The server's HTTP side could not be asked who it is.
-    #[error("the server {url} cannot be reached ({why}); check the address, and whether the server runs")]
+    #[error("{}", unreachable_text(url, why))]
     ServerUnreachable {
         /// Its URL.
         url: String,
@@ -106,6 +107,18 @@ pub enum Error {
     /// This side cannot go on.
     #[error("{0}")]
     Local(String),
+}
+
+fn unreachable_text(url: &str, why: &str) -> String {
+    // A certificate's fault brings its own cure.
+    match why.starts_with(certificate::BEGIN) {
+        true => format!("the server {url} cannot be trusted: {why}"),
+        false => {
+            format!(
+                "the server {url} cannot be reached ({why}); check the address, and whether the server runs"
+            )
+        }
+    }
 }
 
 fn dial_text(failure: DialFailure) -> &'static str {
