@@ -3,6 +3,7 @@
 use proto::dial::DialFailure;
 use proto::id::PeerId;
 use proto::wire::signal::Refusal;
+use relay::certificate;
 use relay::program::{Code, Failure};
 
 /// Why a share or a connection did not come about, or ended.
@@ -18,22 +19,31 @@ pub enum Error {
         why: &'static str,
     },
     /// The server's HTTP side could not be asked who it is.
-    #[error("the server {url} cannot be reached ({why}); check the address, and whether the server runs")]
+    #[error("{}", unreachable_text(url, why))]
     ServerUnreachable {
         /// Its URL.
         url: String,
         /// What failed.
         why: String,
     },
-    /// The server's UDP port did not answer.
-    #[error(
-        "the server {url} does not answer over UDP ({why}); check that UDP to it is not blocked, and that it runs"
-    )]
+    /// The server did not answer at its UDP port, nor over TCP where that is allowed.
+    #[error("the server {url} does not answer: {why}")]
     ServerSilent {
         /// Its URL.
         url: String,
-        /// Where it was looked for.
+        /// What keeps it away, and how to mend that.
         why: String,
+    },
+    /// A ticket's server did not answer, and is one that only the sharer's network or machine reaches.
+    #[error(
+        "this ticket names a server {place} ({host}), and nothing answers there over TCP or UDP: connect from there, or \
+         ask the sharer to name the server by an address that others reach"
+    )]
+    ServerElsewhere {
+        /// The host of its URL.
+        host: String,
+        /// Where that is.
+        place: &'static str,
     },
     /// The server is not the one it was.
     #[error(
@@ -110,6 +120,18 @@ pub enum Error {
     Local(String),
 }
 
+fn unreachable_text(url: &str, why: &str) -> String {
+    // A certificate's fault brings its own cure.
+    match why.starts_with(certificate::BEGIN) {
+        true => format!("the server {url} cannot be trusted: {why}"),
+        false => {
+            format!(
+                "the server {url} cannot be reached ({why}); check the address, and whether the server runs"
+            )
+        }
+    }
+}
+
 fn dial_text(failure: DialFailure) -> &'static str {
     match failure {
         DialFailure::Offline => {
@@ -141,6 +163,7 @@ impl Error {
         match self {
             Self::ServerUnreachable { .. }
             | Self::ServerSilent { .. }
+            | Self::ServerElsewhere { .. }
             | Self::NoPath
             | Self::RelayAway { .. }
             | Self::NoDirectPath
@@ -164,7 +187,9 @@ impl From<Error> for Failure {
         let (code, slug) = match &error {
             Error::ServerUrl { .. } => (Code::Usage, "usage"),
             Error::ServerUnreachable { .. } => (Code::Unreachable, "server-unreachable"),
-            Error::ServerSilent { .. } => (Code::Unreachable, "server-silent"),
+            Error::ServerSilent { .. } | Error::ServerElsewhere { .. } => {
+                (Code::Unreachable, "server-silent")
+            }
             Error::ServerChanged { .. } => (Code::NotAuthorised, "server-changed"),
             Error::ServerRefused { .. } => (Code::NotAuthorised, "server-refused"),
             Error::NotAdmitted { .. } => (Code::NotAuthorised, "not-admitted"),

@@ -16,7 +16,7 @@ use crate::endpoint::{Connection, Endpoint, EndpointConfig};
 use crate::error::Error;
 use crate::path_report;
 use crate::store::Store;
-use crate::ticket_source;
+use crate::{ticket_source, warning};
 
 /// From the beginning of one round trip to that of the next.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -52,7 +52,8 @@ pub(crate) async fn run(args: cli::Ping, report: Report) -> Result<Ending, Failu
 }
 
 async fn ping(endpoint: &Endpoint, ticket: &Ticket, count: u32, report: &Report) -> Result<(), Failure> {
-    let connection = endpoint.connect(ticket).await?;
+    let connection =
+        endpoint.connect(ticket).await.map_err(|error| warning::of_ticket(error, &ticket.server))?;
     let mut echo = connection.echo().await?;
     let mut answered = Vec::new();
     let mut next = Instant::now();

@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
+use crate::certificate;
 use crate::net::{Net, Stream};
 
 /// Between attempts at two addresses of one name (RFC 8305 §5).
@@ -168,7 +169,7 @@ impl fmt::Debug for Connected {
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     /// The network or the other end.
-    #[error("{0}")]
+    #[error("{}", io_words(.0))]
     Io(#[from] io::Error),
     /// The name has no address.
     #[error("its name has no address")]
@@ -180,11 +181,20 @@ pub enum OutboundError {
     #[error("this machine has no root certificates; install its ca-certificates package")]
     NoRoots,
     /// The other end's certificate is not one for its name, by an authority that this machine trusts.
-    #[error("{0}")]
+    #[error("{}", certificate::fault(.0))]
     Certificate(io::Error),
     /// TLS can't be spoken with such a name.
     #[error("the host's name is none that a certificate could have")]
     BadName,
+}
+
+fn io_words(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NetworkUnreachable {
+        return "this machine has no route to it; where the server has IPv6 addresses only, this machine needs IPv6 too, \
+                and likewise for IPv4"
+            .to_owned();
+    }
+    error.to_string()
 }
 
 impl OutboundError {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use peer::store::new_key;
 use proto::id::{Instance, PeerId};
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
-use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
+use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::outbound::{Origin, Outbound};
 use tokio::net::TcpSocket;
 
@@ -22,6 +22,10 @@ struct From(Ipv4Addr);
 impl Net for From {
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn Link>> {
         OsNet.bind_udp(local)
+    }
+
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>> {
+        OsNet.ask_udp(to)
     }
 
     fn addresses(&self) -> io::Result<Vec<IpAddr>> {

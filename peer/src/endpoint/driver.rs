@@ -4,6 +4,7 @@
 //! the machine it is for, and drains every machine before it waits again. What belongs to offers and answers
 //! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`.
 
+mod diagnosis;
 mod exchanges;
 mod farewell;
 mod lifetime;
@@ -44,6 +45,7 @@ use super::status::Status;
 use super::{EndpointEvent, FAREWELL, PathPolicy, ShareSpec, Standing};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
+use diagnosis::{Diagnosis, Probed};
 use exchanges::{Dialling, PendingDial};
 use farewell::Farewell;
 use lifetime::Learning;
@@ -71,6 +73,8 @@ pub(super) enum Input {
     Network(Change),
     /// Where the router lets the world in to the main socket, if it does.
     Mapped(Option<SocketAddr>),
+    /// Which of the server's UDP ports answer here.
+    Probed(Probed),
     Relay {
         relay: PeerId,
         event: RelayEvent,
@@ -153,6 +157,7 @@ pub(super) struct Driver {
     ports: Ports,
     network: Network,
     relays: Relays,
+    diagnosis: Diagnosis,
     next_link: u16,
     traffic_at: Option<Instant>,
     closed: bool,
@@ -192,6 +197,7 @@ impl Driver {
             ports: Ports::default(),
             network,
             relays: Relays::default(),
+            diagnosis: Diagnosis::new(now),
             next_link: 1,
             traffic_at: None,
             closed: false,
@@ -253,6 +259,7 @@ impl Driver {
             Input::Relay { relay, event } => self.handle_relay(relay, event, now),
             Input::Network(change) => self.handle_change(change, now),
             Input::Mapped(mapped) => self.handle_mapped(mapped),
+            Input::Probed(probed) => self.handle_probed(&probed),
         }
     }
 
@@ -302,6 +309,7 @@ impl Driver {
                     self.leave_servers_relay();
                 }
                 self.handle_server_reached(direct);
+                self.diagnosis.handle_connected(direct.is_none());
                 self.link.frames = Some(frames);
                 self.session.handle_connected(now);
                 for dialling in &mut self.dials {
@@ -358,6 +366,7 @@ impl Driver {
         self.forget_expired(now);
         self.end_farewells(now);
         self.rejoin(now);
+        self.diagnosis_timeout(now);
         self.lifetime_timeout(now);
         self.expire_fresh_links(now);
         self.ask_for_sightings(now);
@@ -380,7 +389,7 @@ impl Driver {
         next = earliest(next, self.punch_poll_timeout());
         next = earliest(next, earliest(self.farewells_timeout(), self.rejoins_timeout()));
         next = earliest(next, self.servers.poll_timeout());
-        earliest(next, self.traffic_at)
+        earliest(next, earliest(self.diagnosis.poll_timeout(), self.traffic_at))
     }
 
     /// Takes everything out of every machine, until none has anything left.

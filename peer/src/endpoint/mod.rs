@@ -25,6 +25,7 @@ use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::path::{PathKind, Reason};
 use proto::proof;
+use proto::reach::Cause;
 use proto::ticket::{ServerHint, Ticket};
 use proto::wire::peer::{Target, close};
 use proto::wire::signal::RelayHint;
@@ -138,6 +139,8 @@ pub enum Standing {
 pub enum EndpointEvent {
     /// Data to and from a peer takes another path.
     Path(PathReport),
+    /// The session goes through the server's relay, because no UDP passes to the server. It comes once.
+    NoUdp(Cause),
     /// A share's offers come here.
     Registered(ShareId),
     /// A newer process of the identity has them.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use proto::id::PeerId;
 use proto::path::{PathId, PathKind, Reason};
+use proto::reach::Cause;
 use proto::stun::Role;
 
 /// How many changes of a peer's path are remembered.
@@ -22,6 +23,10 @@ pub struct Status {
     /// For how long the NAT on our side was seen to keep an idle flow; it may keep it for longer. `None` where that
     /// has not been learned, or it keeps none for 20 s.
     pub nat_keeps: Option<Duration>,
+    /// Whether its session goes through the server's relay.
+    pub is_relayed: bool,
+    /// Why no UDP passes to the server, where that is why the session is relayed.
+    pub no_udp: Option<Cause>,
     /// The peers that it has a connection with.
     pub peers: Vec<PeerStatus>,
 }

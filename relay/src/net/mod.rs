@@ -81,6 +81,22 @@ pub trait Link: quinn::AsyncUdpSocket {
     }
 }
 
+/// A datagram socket that is connected to one address: unlike a [`Link`] it is told what the network says of its
+/// datagrams, by ICMP.
+pub trait Asking: Debug + Send + Sync {
+    /// Sends one datagram, and never waits.
+    ///
+    /// # Errors
+    /// Whatever the system says of this datagram or of an earlier one.
+    fn send(&self, payload: &[u8]) -> io::Result<()>;
+
+    /// The next datagram from the address that it is connected to, cut to the length of `buf`, and its length.
+    ///
+    /// # Errors
+    /// What came back in an answer's place. The socket can be used on.
+    fn recv<'a>(&'a self, buf: &'a mut [u8]) -> BoxFuture<'a, io::Result<usize>>;
+}
+
 /// Accepts TCP streams.
 pub trait Listener: Debug + Send + Sync {
     /// The next stream and where it comes from. An error concerns one stream or a moment, not the listener.
@@ -100,6 +116,12 @@ pub trait Net: Debug + Send + Sync {
     /// # Errors
     /// The address can't be bound.
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn Link>>;
+
+    /// Opens a datagram socket of its own that is connected to `to`. Sends nothing.
+    ///
+    /// # Errors
+    /// There is no route, or no address of this family.
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>>;
 
     /// The addresses of the interfaces that are up, without loopback.
     ///

@@ -123,13 +123,14 @@ impl Driver {
                 self.show_all_addresses(now);
                 self.handle_observed(observed, now);
                 self.handle_alternates(udp_alternate, now);
+                self.ask_why_relayed();
                 let _ = self.parts.standing.send(Standing::Up);
             }
             SessionEvent::Down => {
                 let _ = self.parts.standing.send(Standing::Down);
             }
             SessionEvent::GaveUp => {
-                let (url, why) = (self.parts.server.url.clone(), self.last_failure.clone());
+                let (url, why) = (self.parts.server.url.clone(), self.why_no_session());
                 self.fail(&Error::ServerSilent { url, why });
             }
             SessionEvent::Observed(observed) => self.handle_observed(observed, now),

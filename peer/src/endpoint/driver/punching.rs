@@ -36,6 +36,11 @@ impl Ports {
         self.profile
     }
 
+    /// The server's further addresses.
+    pub(super) fn alternates(&self) -> &[SocketAddr] {
+        &self.alternates
+    }
+
     pub(super) fn owns(&self, link: LinkId) -> bool {
         self.owners.contains_key(&link)
     }

@@ -48,6 +48,16 @@ pub(in crate::endpoint) enum RelayEvent {
     Absent(SocketAddr),
 }
 
+impl RelayEvent {
+    /// Why the relay can't be used, where that is what happened.
+    fn failure(&self) -> Option<String> {
+        match self {
+            Self::Down(why) => Some(why.clone()),
+            Self::Up | Self::Absent(_) => None,
+        }
+    }
+}
+
 /// The relays.
 #[derive(Debug, Default)]
 pub(super) struct Relays {
@@ -314,6 +324,9 @@ impl Driver {
     pub(super) fn handle_relay(&mut self, relay: PeerId, event: RelayEvent, now: Instant) {
         let Some(entry) = self.relays.entries.get_mut(&relay) else { return };
         let link = entry.link;
+        if relay == self.parts.server.peer_id {
+            self.diagnosis.handle_tcp(event.failure());
+        }
         match event {
             RelayEvent::Up => {
                 (entry.up, entry.away) = (true, None);

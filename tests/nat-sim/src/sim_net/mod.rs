@@ -22,7 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, Stream, canonical};
+use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, Stream, canonical};
 use tokio::sync::{Notify, watch};
 
 use crate::kind::Kind;
@@ -31,7 +31,7 @@ use crate::world::{Plan, World};
 use changes::SimChanges;
 pub use host::SimHost;
 use host::Tape;
-use socket::SimLink;
+use socket::{SimAsking, SimLink};
 use tcp::Doors;
 
 /// A world on tokio's clock. Cheap to clone.
@@ -210,6 +210,10 @@ impl SimNet {
 impl Net for SimNet {
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn Link>> {
         Ok(Arc::new(SimLink::bind(self.clone(), self.bindable(local)?)?))
+    }
+
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>> {
+        Ok(Box::new(SimAsking::open(self.clone(), canonical(to))?))
     }
 
     fn addresses(&self) -> io::Result<Vec<IpAddr>> {
