@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE32_NOPAD;
-use proto::candidate::{MAX_CANDIDATES, Scope, believable, canonical, scope};
+use proto::candidate::{MAX_CANDIDATES, Scope, Standpoint, believable, canonical, scope};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::name::ShareName;
@@ -185,7 +185,7 @@ pub fn signals(data: &[u8]) {
 fn check_claims(claims: &Claims) {
     let observed: SocketAddr = "203.0.113.9:4000".parse().expect("an address");
     for observed in [None, Some(observed)] {
-        let believed = believable(&claims.candidates, observed, false);
+        let believed = believable(&claims.candidates, observed, Standpoint::default());
         assert!(believed.len() <= MAX_CANDIDATES);
         for candidate in believed {
             assert_eq!(candidate.addr, canonical(candidate.addr));

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::interface::is_shared;
+
 /// How many candidates one side may name. More are refused with the whole message (RFC 8445 §19.5.1
 /// is why there is a limit).
 pub const MAX_CANDIDATES: usize = 8;
@@ -95,13 +97,26 @@ fn scope_v6(ip: Ipv6Addr) -> Scope {
     }
 }
 
+/// Where we are ourselves, as far as it decides what is believed of a peer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standpoint {
+    /// Our own session is on this machine.
+    pub loopback: bool,
+    /// An address of ours is in 100.64.0.0/10, where an overlay or a carrier may have put the peer too.
+    pub holds_shared: bool,
+}
+
 /// Which of the candidates that a peer claims for itself may be tried.
 ///
 /// A peer may name its local addresses. A global IPv4 address counts only if the server observed that
-/// very IP for it. A loopback address can't be claimed; the server may observe one, and it counts where
-/// `loopback` says that our own session is on this machine too. What is dropped was never a reason to
-/// refuse the rest.
-pub fn believable(claimed: &[Candidate], observed: Option<SocketAddr>, loopback: bool) -> Vec<Candidate> {
+/// very IP for it, or if it is in 100.64.0.0/10 and one of ours is too. A loopback address can't be claimed; the
+/// server may observe one, and it counts where our own session is on this machine too. What is dropped was never a
+/// reason to refuse the rest.
+pub fn believable(
+    claimed: &[Candidate],
+    observed: Option<SocketAddr>,
+    Standpoint { loopback, holds_shared }: Standpoint,
+) -> Vec<Candidate> {
     let observed_ip = observed.map(|addr| canonical(addr).ip());
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in claimed.iter().take(MAX_CANDIDATES) {
@@ -109,6 +124,7 @@ pub fn believable(claimed: &[Candidate], observed: Option<SocketAddr>, loopback:
         let believed = match scope(candidate.addr) {
             Scope::Unusable | Scope::Loopback => false,
             Scope::Local => true,
+            Scope::Global if holds_shared && is_shared(candidate.addr.ip()) => true,
             Scope::Global => candidate.addr.is_ipv6() || observed_ip == Some(candidate.addr.ip()),
         };
         let known = kept.iter().any(|other| other.addr == candidate.addr);
@@ -174,24 +190,37 @@ mod tests {
     #[test]
     fn loopback_is_believed_of_the_server_alone_and_only_on_its_machine() {
         let loopback: SocketAddr = "127.0.0.1:22".parse().unwrap();
-        assert!(believable(&[host("127.0.0.1:22")], None, true).is_empty());
-        assert!(believable(&[], Some(loopback), false).is_empty());
-        assert_eq!(believable(&[], Some(loopback), true).len(), 1);
+        let here = Standpoint { loopback: true, ..Standpoint::default() };
+        assert!(believable(&[host("127.0.0.1:22")], None, here).is_empty());
+        assert!(believable(&[], Some(loopback), Standpoint::default()).is_empty());
+        assert_eq!(believable(&[], Some(loopback), here).len(), 1);
     }
 
     #[test]
     fn a_strangers_global_v4_address_is_dropped_and_its_own_is_kept() {
         let observed = "203.0.113.7:4000".parse().unwrap();
         let claimed = [host("198.51.100.9:53"), host("203.0.113.7:4001"), host("192.168.1.2:4000")];
-        let kept = believable(&claimed, Some(observed), false);
+        let kept = believable(&claimed, Some(observed), Standpoint::default());
         let addrs: Vec<_> = kept.iter().map(|c| c.addr.to_string()).collect();
         assert_eq!(addrs, ["203.0.113.7:4001", "192.168.1.2:4000", "203.0.113.7:4000"]);
     }
 
     #[test]
+    fn a_shared_address_is_believed_where_we_hold_one() {
+        let observed = "203.0.113.7:4000".parse().unwrap();
+        let claimed = [host("100.64.0.0:1"), host("100.127.255.255:1"), host("100.128.0.1:1")];
+        let tried = |holds_shared| {
+            let here = Standpoint { holds_shared, ..Standpoint::default() };
+            believable(&claimed, Some(observed), here).len()
+        };
+        assert_eq!(tried(false), 1, "the observed one alone");
+        assert_eq!(tried(true), 3);
+    }
+
+    #[test]
     fn the_observed_address_is_kept_among_eight_claims() {
         let claimed: Vec<_> = (1..=9).map(|n| host(&format!("192.168.1.{n}:1"))).collect();
-        let kept = believable(&claimed, Some("203.0.113.7:4000".parse().unwrap()), false);
+        let kept = believable(&claimed, Some("203.0.113.7:4000".parse().unwrap()), Standpoint::default());
         assert_eq!(kept.len(), MAX_CANDIDATES);
         assert_eq!(kept.last().unwrap().kind, CandidateKind::Reflexive);
     }
