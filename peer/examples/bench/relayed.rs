@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use peer::store::new_key;
 use proto::id::{Instance, PeerId};
+use proto::interface::OwnAddress;
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
 use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::outbound::{Origin, Outbound};
@@ -24,8 +25,8 @@ impl Net for From {
         OsNet.bind_udp(local)
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        OsNet.addresses()
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        OsNet.interfaces()
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {

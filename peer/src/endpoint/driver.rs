@@ -2,7 +2,8 @@
 //!
 //! It waits for an input (a command, something of the session's, a STUN datagram, a timeout), hands it to
 //! the machine it is for, and drains every machine before it waits again. What belongs to offers and answers
-//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`.
+//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`, and
+//! which way is better by our interfaces in `ways`.
 
 mod exchanges;
 mod farewell;
@@ -13,6 +14,7 @@ mod punching;
 mod relays;
 mod roaming;
 mod status;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -51,6 +53,7 @@ use punching::Ports;
 pub(super) use relays::RelayEvent;
 use relays::Relays;
 use roaming::Network;
+use ways::Ways;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
 const TRAFFIC_BUSY: Duration = Duration::from_millis(250);
@@ -151,6 +154,7 @@ pub(super) struct Driver {
     lifetime: Learning,
     ports: Ports,
     network: Network,
+    ways: Ways,
     relays: Relays,
     next_link: u16,
     traffic_at: Option<Instant>,
@@ -169,6 +173,7 @@ impl Driver {
             now,
         );
         let network = Network::look(&*parts.net, &parts.server.udp);
+        let ways = Ways::look(&*parts.net);
         Self {
             parts,
             rng,
@@ -189,6 +194,7 @@ impl Driver {
             lifetime: Learning::default(),
             ports: Ports::default(),
             network,
+            ways,
             relays: Relays::default(),
             next_link: 1,
             traffic_at: None,

@@ -278,6 +278,11 @@ impl PathAgent {
         self.remotes.iter().map(|remote| remote.addr.ip())
     }
 
+    /// The paths on which the remote was heard: data that comes on them is its.
+    pub fn heard(&self) -> impl Iterator<Item = PathId> {
+        self.pairs.iter().filter(|(_, pair)| pair.heard.is_some()).map(|(path, _)| *path)
+    }
+
     pub(super) fn rank(&self, path: &PathId) -> Rank {
         self.ranks.get(&path.remote.ip()).copied().unwrap_or_default()
     }

@@ -70,6 +70,7 @@ impl Driver {
         let before = std::mem::replace(&mut self.network, network);
         let is_new = before != self.network;
         tracing::debug!(?change, is_new, network = ?self.network, "the network may have changed");
+        self.look_around();
         self.rebind_if_lost();
         match change {
             // A gateway may have been replaced by another one, and all addresses be what they were.

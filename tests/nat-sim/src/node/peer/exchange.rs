@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, Standpoint, believable, scope};
 use proto::dial::{Dial, DialEvent};
 use proto::doorman::Decision;
 use proto::id::{Instance, PeerId};
@@ -117,7 +117,7 @@ impl PeerNode {
     ) {
         let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
         agent.add_link(LinkId::MAIN, PathKind::Direct, now);
-        let named = believable(&claims.candidates, observed, false);
+        let named = believable(&claims.candidates, observed, Standpoint::default());
         self.note(format!("checks begin: {}", list(&named)));
         for candidate in &named {
             agent.add_candidate(*candidate, now);
@@ -151,7 +151,7 @@ impl PeerNode {
         if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
             punch.handle_told(nat, round, now);
         }
-        let candidates = believable(&trickle.claims.candidates, remote.observed, false);
+        let candidates = believable(&trickle.claims.candidates, remote.observed, Standpoint::default());
         for candidate in &candidates {
             remote.agent.add_candidate(*candidate, now);
         }
