@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::interface::is_shared;
 use crate::seen::Seen;
 
 /// How many candidates one side may name. More are refused with the whole message (RFC 8445 §19.5.1
@@ -104,6 +105,8 @@ pub struct Grounds {
     pub observed: Seen,
     /// Whether our own session is on this machine too.
     pub loopback: bool,
+    /// Whether an address of ours is in 100.64.0.0/10, where an overlay or a carrier may have put the peer too.
+    pub holds_shared: bool,
     /// The IPv4 address at which we reached the server ourselves.
     pub server: Option<IpAddr>,
 }
@@ -124,6 +127,7 @@ impl Grounds {
         match scope(candidate.addr) {
             Scope::Unusable | Scope::Loopback => false,
             Scope::Local => true,
+            Scope::Global if self.holds_shared && is_shared(ip) => true,
             Scope::Global => ip.is_ipv6() || self.observed.has_ip(ip) || self.shared_router() == Some(ip),
         }
     }
@@ -132,7 +136,7 @@ impl Grounds {
 /// Which of the candidates that a peer claims for itself may be tried, and what the server observed of it.
 ///
 /// A peer may name its local addresses. A global IPv4 address counts only if the server observed that
-/// very IP for it, or if it is the server's own and the server observed a local address: then both are behind one
+/// very IP for it, or if it is in 100.64.0.0/10 and one of ours is too, or if it is the server's own and the server observed a local address: then both are behind one
 /// router, and the peer's own port at that router's address is tried too, which its packets to us open. A loopback
 /// address can't be claimed; the server may observe one, and it counts where our own session is on this machine too.
 /// What is dropped was never a reason to refuse the rest.
@@ -224,6 +228,18 @@ mod tests {
         let kept = believable(&claimed, &observed("203.0.113.7:4000"));
         let addrs: Vec<_> = kept.iter().map(|c| c.addr.to_string()).collect();
         assert_eq!(addrs, ["203.0.113.7:4001", "192.168.1.2:4000", "203.0.113.7:4000"]);
+    }
+
+    #[test]
+    fn a_shared_address_is_believed_where_we_hold_one() {
+        let observed = "203.0.113.7:4000".parse().unwrap();
+        let claimed = [host("100.64.0.0:1"), host("100.127.255.255:1"), host("100.128.0.1:1")];
+        let tried = |holds_shared| {
+            let grounds = Grounds { observed: Seen::at(observed), holds_shared, ..Grounds::default() };
+            believable(&claimed, &grounds).len()
+        };
+        assert_eq!(tried(false), 1, "the observed one alone");
+        assert_eq!(tried(true), 3);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod candidate;
 pub mod dial;
 pub mod doorman;
 pub mod id;
+pub mod interface;
 pub mod key;
 pub mod limit;
 pub mod machine;

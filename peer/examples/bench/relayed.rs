@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use peer::store::new_key;
 use proto::id::{Instance, PeerId};
+use proto::interface::OwnAddress;
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
 use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::outbound::{Origin, Outbound};
@@ -28,8 +29,8 @@ impl Net for From {
         OsNet.ask_udp(to)
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        OsNet.addresses()
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        OsNet.interfaces()
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {

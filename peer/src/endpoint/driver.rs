@@ -2,7 +2,8 @@
 //!
 //! It waits for an input (a command, something of the session's, a STUN datagram, a timeout), hands it to
 //! the machine it is for, and drains every machine before it waits again. What belongs to offers and answers
-//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`.
+//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`, and
+//! which way is better by our interfaces in `ways`.
 
 mod diagnosis;
 mod exchanges;
@@ -15,6 +16,7 @@ mod relays;
 mod roaming;
 mod servers;
 mod status;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -55,6 +57,7 @@ pub(super) use relays::RelayEvent;
 use relays::Relays;
 use roaming::Network;
 use servers::ServerSide;
+use ways::Ways;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
 const TRAFFIC_BUSY: Duration = Duration::from_millis(250);
@@ -156,6 +159,7 @@ pub(super) struct Driver {
     lifetime: Learning,
     ports: Ports,
     network: Network,
+    ways: Ways,
     relays: Relays,
     diagnosis: Diagnosis,
     next_link: u16,
@@ -176,6 +180,7 @@ impl Driver {
         );
         let servers = ServerSide::new(&parts.server.udp, random(&mut rng));
         let network = Network::look(&*parts.net, servers.addrs.as_slice());
+        let ways = Ways::look(&*parts.net);
         Self {
             parts,
             rng,
@@ -196,6 +201,7 @@ impl Driver {
             lifetime: Learning::default(),
             ports: Ports::default(),
             network,
+            ways,
             relays: Relays::default(),
             diagnosis: Diagnosis::new(now),
             next_link: 1,

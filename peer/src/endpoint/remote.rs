@@ -1,6 +1,6 @@
 //! One remote peer, as the driver keeps it: its stable address, its agent, its exchange.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -64,8 +64,8 @@ pub(super) struct Remote {
     pub(super) rejoins: Option<Instant>,
     /// When the exchange began.
     pub(super) met_at: Instant,
-    /// The path that was reported last.
-    pub(super) last_path: Option<(PathKind, PathId)>,
+    /// The path that was reported last, as a user is shown it.
+    pub(super) last_path: Option<(PathKind, SocketAddr)>,
     /// Its paths so far.
     pub(super) history: History,
     traffic: BTreeMap<PathId, (u64, u64)>,
@@ -138,8 +138,9 @@ impl Remote {
     pub(super) fn report_traffic(&mut self, socket: &PathSocket, now: Instant) -> bool {
         let route = self.agent.route();
         let mut any = false;
-        let beside = self.relayed.filter(|path| route.primary != Some(*path) && route.also != Some(*path));
-        for path in route.primary.into_iter().chain(route.also).chain(beside) {
+        let mut paths: BTreeSet<PathId> = self.agent.heard().collect();
+        paths.extend(route.primary.into_iter().chain(route.also).chain(self.relayed));
+        for path in paths {
             let Some(stats) = socket.path_stats(self.address, path) else { continue };
             let (tx, rx) =
                 self.traffic.insert(path, (stats.tx_packets, stats.rx_packets)).unwrap_or_default();

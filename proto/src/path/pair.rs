@@ -18,6 +18,13 @@ const SAMPLES: usize = 4;
 /// How long one may tell how fast a path is.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// What is heard on a pair after so long a silence is news: the remote may have moved there. Longer than the gaps of
+/// an attempt, and than those between the reports of traffic on a busy path.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// A round trip that is so old says nothing any more: longer than two keepalives.
+const OLD: Duration = Duration::from_secs(30);
+
 /// Why a check leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
@@ -223,6 +230,16 @@ impl Pair {
     /// The best of the latest round trips: what the path takes where nothing keeps it.
     pub(super) fn best(&self) -> Option<Duration> {
         self.samples.iter().min().copied()
+    }
+
+    /// Whether nothing was heard on it for a while.
+    pub(super) fn was_quiet(&self, now: Instant) -> bool {
+        self.heard.is_none_or(|at| now >= at + QUIET)
+    }
+
+    /// Whether its round trip was not measured for a long time.
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        self.sampled.is_none_or(|at| now >= at + OLD)
     }
 
     /// Whether it answered just now.

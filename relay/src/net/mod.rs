@@ -19,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::interface::OwnAddress;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use changes::{Change, NetworkChanges, QUIET};
@@ -123,11 +124,19 @@ pub trait Net: Debug + Send + Sync {
     /// There is no route, or no address of this family.
     fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>>;
 
+    /// The addresses of the interfaces that are up, without loopback, and what is known of those interfaces.
+    ///
+    /// # Errors
+    /// The interfaces can't be listed.
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>>;
+
     /// The addresses of the interfaces that are up, without loopback.
     ///
     /// # Errors
     /// The interfaces can't be listed.
-    fn addresses(&self) -> io::Result<Vec<IpAddr>>;
+    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
+        Ok(self.interfaces()?.into_iter().map(|address| address.ip).collect())
+    }
 
     /// The local address of the route to `to`. Sends nothing.
     ///

@@ -2,6 +2,7 @@
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod changes;
+mod interfaces;
 mod joining;
 #[cfg(unix)]
 mod udp;
@@ -13,6 +14,7 @@ use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use proto::interface::OwnAddress;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
@@ -56,13 +58,8 @@ impl Net for OsNet {
         Ok(Box::new(OsAsking(UdpSocket::from_std(socket)?)))
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        let interfaces = if_addrs::get_if_addrs()?;
-        Ok(interfaces
-            .iter()
-            .filter(|i| i.is_oper_up() && !i.is_loopback())
-            .map(if_addrs::Interface::ip)
-            .collect())
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        interfaces::list()
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {

@@ -1,9 +1,9 @@
 //! Offers and answers: whom we ask, and whom we let in.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, believable};
 use proto::dial::{Dial, DialEvent, DialFailure};
 use proto::doorman::{Decision, Doorman};
 use proto::id::Instance;
@@ -214,11 +214,13 @@ impl Driver {
         if self.parts.paths != PathPolicy::Relay {
             agent.add_link(LinkId::MAIN, PathKind::Direct, now);
             for candidate in self.believed(claims, observed) {
+                self.ways.rank_for(&*self.parts.net, &mut agent, candidate.addr);
                 agent.add_candidate(candidate, now);
             }
             // What worked until now most likely still does.
             let former = self.remotes.get(&key).and_then(|remote| remote.agent.primary());
             if let Some((path, ..)) = former.filter(|(_, kind, _)| *kind == PathKind::Direct) {
+                self.ways.rank_for(&*self.parts.net, &mut agent, path.remote);
                 agent.recheck(path, now);
             }
         }
@@ -250,22 +252,14 @@ impl Driver {
         believable(&claims.candidates, &self.grounds(observed))
     }
 
-    /// What we say of ourselves: the port that our router maps to us, and the addresses of our interfaces, the one
-    /// that reaches the server first.
+    /// What we say of ourselves: the port that our router maps to us, and the addresses of our interfaces as
+    /// [`Interfaces::claims`](proto::interface::Interfaces::claims) chooses them. One place is left for what the server sees.
     pub(super) fn claims(&self) -> Claims {
         let Some(port) = self.main_port() else { return Claims::default() };
-        let preferred =
-            self.servers.addrs.as_slice().first().and_then(|to| self.parts.net.source_for(*to).ok());
-        let mut ips: Vec<IpAddr> = self.parts.net.addresses().unwrap_or_default();
-        ips.sort_by_key(|ip| (Some(*ip) != preferred, ip.is_ipv6(), *ip));
+        let mapped = self.mapped_candidate();
+        let ips = self.ways.interfaces().claims(MAX_CANDIDATES - 1 - usize::from(mapped.is_some()));
         let hosts = ips.into_iter().map(|ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, port)));
-        let candidates = self
-            .mapped_candidate()
-            .into_iter()
-            .chain(hosts)
-            .filter(|candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global))
-            .take(MAX_CANDIDATES - 1)
-            .collect();
+        let candidates = mapped.into_iter().chain(hosts).collect();
         let candidates = if self.parts.paths == PathPolicy::Relay { Vec::new() } else { candidates };
         Claims { candidates, relay: self.relays.home_now().cloned() }
     }
@@ -304,6 +298,7 @@ impl Driver {
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         let role = remote.role;
         for candidate in candidates {
+            self.ways.rank_for(&*self.parts.net, &mut remote.agent, candidate.addr);
             remote.agent.add_candidate(candidate, now);
         }
         match role {

@@ -46,6 +46,9 @@ impl Driver {
         match found {
             Some(remote) => {
                 let before = remote.agent.stats().checks_received;
+                if link.0 < FIRST_LINK {
+                    self.ways.rank_for(&*self.parts.net, &mut remote.agent, from);
+                }
                 remote.agent.handle_check(path, &payload, now);
                 if remote.agent.stats().checks_received > before {
                     self.lifetime_heard(link, now);
@@ -113,14 +116,14 @@ impl Driver {
                 match (route.primary, primary) {
                     (Some(path), Some((kind, rtt))) => {
                         tracing::info!(?peer, ?kind, %reason, "path");
+                        let is_satisfied = remote.agent.is_satisfied();
                         remote.look_for_losses();
                         let (shown, rtt) = self.relays.shown(path, rtt);
                         let report = PathReport { peer, kind, remote: shown, rtt, reason };
-                        if remote.last_path != Some((kind, path)) {
-                            remote.last_path = Some((kind, path));
+                        if remote.last_path.replace((kind, shown)) != Some((kind, shown)) {
                             self.event(EndpointEvent::Path(report));
                         }
-                        if kind == PathKind::Direct {
+                        if is_satisfied {
                             self.end_punch(key);
                         }
                         self.reached(key);

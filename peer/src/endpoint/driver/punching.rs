@@ -15,7 +15,7 @@ use proto::wire::session::ToServer;
 
 use super::{Driver, unix_secs};
 use crate::endpoint::PathPolicy;
-use crate::endpoint::remote::RemoteKey;
+use crate::endpoint::remote::{Remote, RemoteKey};
 
 /// What is known of our NAT's ports, and whose sockets are open to guess some.
 #[derive(Debug, Default)]
@@ -150,6 +150,12 @@ impl Driver {
     pub(super) fn punch_timeout(&mut self, now: Instant) {
         if let Some(survey) = &mut self.ports.survey {
             survey.handle_timeout(now);
+        }
+        // One whose path leads through an overlay is satisfied with it after a while, without a word.
+        let is_over = |remote: &Remote| remote.punch.is_some() && remote.agent.is_satisfied();
+        let over = self.remotes.iter().filter(|(_, remote)| is_over(remote)).map(|(key, _)| *key);
+        for key in over.collect::<Vec<_>>() {
+            self.end_punch(key);
         }
         for punch in self.remotes.values_mut().filter_map(|remote| remote.punch.as_mut()) {
             punch.handle_timeout(now);

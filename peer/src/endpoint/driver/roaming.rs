@@ -68,6 +68,7 @@ impl Driver {
     pub(super) fn handle_change(&mut self, change: Change, now: Instant) {
         let is_new = self.look_at_network();
         tracing::debug!(?change, is_new, network = ?self.network, "the network may have changed");
+        self.look_around();
         self.rebind_if_lost();
         match change {
             // A gateway may have been replaced by another one, and all addresses be what they were.

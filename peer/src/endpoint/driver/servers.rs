@@ -174,6 +174,7 @@ impl Driver {
     pub(super) fn grounds(&self, observed: Seen) -> Grounds {
         let is_loopback = |addr: SocketAddr| scope(addr) == Scope::Loopback;
         let loopback = self.servers.observed.iter().any(is_loopback);
-        Grounds { observed, loopback, server: self.servers.reached_v4() }
+        let holds_shared = self.ways.interfaces().holds_shared();
+        Grounds { observed, loopback, holds_shared, server: self.servers.reached_v4() }
     }
 }

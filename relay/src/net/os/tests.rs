@@ -229,6 +229,12 @@ async fn addresses_are_those_that_others_can_name() {
 }
 
 #[tokio::test]
+async fn an_interface_is_told_with_its_name_and_its_prefix() {
+    let own = OsNet.interfaces().unwrap();
+    assert!(own.iter().all(|address| !address.device.name.is_empty() && address.prefix.is_some()));
+}
+
+#[tokio::test]
 async fn an_address_in_text_resolves_to_itself() {
     assert_eq!(OsNet.resolve("192.0.2.1", 7).await.unwrap(), ["192.0.2.1:7".parse().unwrap()]);
 }

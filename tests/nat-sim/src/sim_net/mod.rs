@@ -22,6 +22,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use proto::interface::OwnAddress;
 use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, Stream, canonical};
 use tokio::sync::{Notify, watch};
 
@@ -216,8 +217,9 @@ impl Net for SimNet {
         Ok(Box::new(SimAsking::open(self.clone(), canonical(to))?))
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        Ok(self.own_addresses())
+    /// Of a simulated host's interfaces nothing is known but their addresses.
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        Ok(self.own_addresses().into_iter().map(OwnAddress::from).collect())
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {

@@ -1,12 +1,13 @@
 //! Offers, answers and trickles: whom we ask, and whom we let in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, Grounds, MAX_CANDIDATES, Scope, believable, scope};
+use proto::candidate::{Candidate, CandidateKind, Grounds, MAX_CANDIDATES, believable};
 use proto::dial::{Dial, DialEvent};
 use proto::doorman::Decision;
 use proto::id::{Instance, PeerId};
+use proto::interface::{Interfaces, Rank};
 use proto::machine::random;
 use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
 use proto::proof::{CheckKeys, NatWord};
@@ -121,6 +122,7 @@ impl PeerNode {
         let named = believable(&claims.candidates, &Grounds { observed, ..Grounds::default() });
         self.note(format!("checks begin: {}", list(&named)));
         for candidate in &named {
+            agent.set_rank(candidate.addr.ip(), self.rank(candidate.addr.ip()));
             agent.add_candidate(*candidate, now);
         }
         self.agents += 1;
@@ -148,6 +150,7 @@ impl PeerNode {
         }
         let candidates = believable(&trickle.claims.candidates, &Grounds { observed, ..Grounds::default() });
         for candidate in &candidates {
+            remote.agent.set_rank(candidate.addr.ip(), rank(&self.interfaces, candidate.addr.ip()));
             remote.agent.add_candidate(*candidate, now);
         }
         remote.named.extend(&candidates);
@@ -167,11 +170,23 @@ impl PeerNode {
     /// What we say of ourselves: the addresses of our interfaces.
     pub(super) fn claims(&self) -> Claims {
         let host = |ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, self.port));
-        let usable = |candidate: &Candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global);
         let mapped = self.mapped.map(|addr| Candidate::new(CandidateKind::Mapped, addr));
-        let hosts = self.addresses.iter().copied().map(host).filter(usable);
-        let candidates = mapped.into_iter().chain(hosts).take(MAX_CANDIDATES - 1);
-        Claims { candidates: candidates.collect(), relay: None }
+        let most = MAX_CANDIDATES - 1 - usize::from(mapped.is_some());
+        let hosts = self.interfaces.claims(most).into_iter().map(host);
+        Claims { candidates: mapped.into_iter().chain(hosts).collect(), relay: None }
+    }
+
+    /// How good the way to an address is.
+    pub(super) fn rank(&self, remote: IpAddr) -> Rank {
+        rank(&self.interfaces, remote)
+    }
+
+    /// Another network has other ranks.
+    pub(super) fn rank_again(&mut self) {
+        let Some(remote) = &mut self.remote else { return };
+        for ip in remote.agent.remotes().collect::<Vec<_>>() {
+            remote.agent.set_rank(ip, rank(&self.interfaces, ip));
+        }
     }
 
     fn current_dial(&mut self) -> Option<&mut Dial> {
@@ -266,6 +281,12 @@ impl PeerNode {
             }
         }
     }
+}
+
+/// How good the way to an address is, for packets that leave by the first address of its family.
+fn rank(interfaces: &Interfaces, remote: IpAddr) -> Rank {
+    let source = interfaces.addresses().find(|ip| ip.is_ipv4() == remote.is_ipv4());
+    interfaces.rank(source, remote)
 }
 
 fn list(candidates: &[Candidate]) -> String {
