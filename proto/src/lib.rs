@@ -19,6 +19,7 @@ pub mod path;
 pub mod proof;
 pub mod public_udp;
 pub mod punch;
+pub mod reach;
 pub mod relay;
 pub mod session;
 pub mod stun;
