@@ -21,6 +21,7 @@ pub mod public_udp;
 pub mod punch;
 pub mod reach;
 pub mod relay;
+pub mod server_health;
 pub mod session;
 pub mod stun;
 pub mod ticket;

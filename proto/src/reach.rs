@@ -100,6 +100,11 @@ impl Door {
         self.stated.iter().copied().find(|stated| stated.is_ipv4() == local.to_canonical().is_ipv4())
     }
 
+    /// Whether the operator says anything of it.
+    pub fn is_stated(&self) -> bool {
+        !self.stated.is_empty()
+    }
+
     /// Whether it is bound to one address that everybody can use, so that nothing else is to be known of it.
     fn is_certain(&self) -> bool {
         Width::of(self.bound.ip()) == Some(Width::World)
