@@ -269,6 +269,11 @@ mod tests {
         ] {
             let reply = machine.answer(&request, source, bound[0].parse().ok(), now).unwrap();
             assert_eq!(reply.from, from, "the socket is the local one");
+            // RESPONSE-ORIGIN (RFC 5780 §7.3), in IPv4.
+            let (ip, port) =
+                (if from.is_some() { 2 } else { 1 }, if from.is_some() { 3479_u16 } else { 3478 });
+            let origin = [&[0x80, 0x2b, 0, 8, 0, 1][..], &port.to_be_bytes(), &[203, 0, 113, ip]].concat();
+            assert!(reply.payload.windows(origin.len()).any(|part| part == origin), "{reply:?}");
             let answer = stun::BindingAnswer::read(&reply.payload, [1; 12]).unwrap();
             assert_eq!(answer.other.unwrap().to_string(), public[3]);
         }

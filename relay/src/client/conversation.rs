@@ -106,11 +106,8 @@ fn request(origin: &Origin) -> Result<Request, String> {
 
 /// Why there is no WebSocket.
 fn refused(error: &Error) -> String {
-    match error {
-        Error::Http(answer) => format!("it answered {}", answer.status()),
-        #[allow(clippy::wildcard_enum_match_arm, reason = "all others have words of their own")]
-        other => other.to_string(),
-    }
+    let Error::Http(answer) = error else { return error.to_string() };
+    format!("it answered {}", answer.status())
 }
 
 /// The relay's first word.

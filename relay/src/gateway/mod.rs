@@ -43,6 +43,7 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 pub use claims::{Claims, ClaimsError};
 pub use config::{GatewayConfig, GatewayLimits, InvalidPorts, NameUrls, TunnelPorts, Witness};
 pub use stats::GatewayStats;
+pub use witness::FORWARDED;
 
 use crate::access_log::AccessLog;
 use crate::http::Asker;

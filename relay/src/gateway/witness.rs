@@ -10,7 +10,7 @@ use proto::tunnel::request::RequestHead;
 use super::Gateway;
 
 /// Fields by which a proxy says for whom it speaks.
-const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "forwarded"];
+pub const FORWARDED: [&str; 3] = ["x-forwarded-for", "x-forwarded-proto", "forwarded"];
 
 impl Gateway {
     /// Whom a request is for. Under a host that nobody could claim, some paths are the server's own: a client that knows

@@ -82,7 +82,7 @@ impl Bench {
         let bound = link.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
         let main = (Arc::clone(&link) as Arc<dyn Link>, bound);
-        let desk = Arc::new(Desk::new(true, &[&main], Arc::clone(&counters)));
+        let desk = Arc::new(Desk::new(true, &[&main], vec![Door::new(main.1)], Arc::clone(&counters)));
         let socket = ServerSocket::new(main.0, None, bound, desk);
         Self { link, socket, counters }
     }

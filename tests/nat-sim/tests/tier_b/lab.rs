@@ -96,7 +96,7 @@ pub(crate) fn key(number: u8) -> SecretKey {
 impl Lab {
     /// Starts the server, or starts it again. It has no relay, so that what is shown is shown of direct paths.
     pub(crate) fn server(&self) -> Server {
-        self.server_with(Relaying::Elsewhere { relays: Vec::new(), sessions: false })
+        self.server_with(Relaying::Elsewhere { relays: Vec::new(), own: false })
     }
 
     /// A server that relays as well.
@@ -114,7 +114,7 @@ impl Lab {
         let relay = StandAlone::start(config, peer_id, &*self.world.net("s")).unwrap();
         let hint = RelayHint { url: "http://s:8081/relay".to_owned(), peer_id };
         self.relay.replace(Some(hint.clone()));
-        (self.server_with(Relaying::Elsewhere { relays: vec![hint], sessions: true }), relay)
+        (self.server_with(Relaying::Elsewhere { relays: vec![hint], own: true }), relay)
     }
 
     /// Kills a server and starts one again 5 s later: how long it takes from then on until the peer is registered there.
