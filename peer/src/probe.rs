@@ -1,4 +1,4 @@
-//! The sockets under [`proto::reach`]: asks addresses of a server whether their UDP ports answer.
+//! The sockets under [`proto::no_udp`]: asks addresses of a server whether their UDP ports answer.
 //!
 //! Each question has a connected socket of its own, which the system tells what the network says of its packets. The
 //! main socket is not disturbed by that.
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use proto::candidate::canonical;
 use proto::machine::random;
-use proto::reach::{Outcome, Probe, Refused, Tried, Unreachable};
+use proto::no_udp::{Outcome, Probe, Refused, Tried, Unreachable};
 use proto::ticket::MAX_ADDRS;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;

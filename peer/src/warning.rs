@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::reach::Cause;
+use proto::no_udp::Cause;
 use proto::ticket::{Reachable, ServerHint};
 use relay::program::Report;
 use relay::program::report::clean;

@@ -304,6 +304,11 @@ impl Matchmaker {
         }
     }
 
+    /// These are the relays from now on, best first; who is here already keeps what it was told.
+    pub fn set_relays(&mut self, relays: Vec<RelayHint>) {
+        self.config.relays = relays;
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.silences.first() {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto::id::PeerId;
+use proto::no_udp::Cause;
 use proto::path::{PathId, PathKind, Reason};
-use proto::reach::Cause;
 use proto::stun::Role;
 
 /// How many changes of a peer's path are remembered.

@@ -55,7 +55,7 @@ fn of_nat(netcheck: &Netcheck) -> &'static str {
 #[cfg(test)]
 mod tests {
     use proto::nat::Findings;
-    use proto::reach::{Outcome, Refused, Tried};
+    use proto::no_udp::{Outcome, Refused, Tried};
 
     use super::super::ask::Found;
     use super::super::summary;

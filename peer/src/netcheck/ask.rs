@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proto::candidate::canonical;
 use proto::nat::Findings;
-use proto::reach::Tried;
+use proto::no_udp::Tried;
 use relay::net::Net;
 use rendezvous::well_known::WellKnown;
 use tokio::task::JoinSet;

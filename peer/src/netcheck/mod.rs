@@ -13,7 +13,7 @@ use std::time::Duration;
 use hyper::Uri;
 use proto::candidate::{Scope, scope};
 use proto::nat::{Allocation, Dependence};
-use proto::reach::{Cause, Here, diagnose};
+use proto::no_udp::{Cause, Here, diagnose};
 use relay::net::{Net, OsNet};
 use relay::outbound::Outbound;
 use relay::program::{Ending, Failure, Report, Shutdown};

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use proto::nat::Dependence;
-use proto::reach::Cause;
+use proto::no_udp::Cause;
 use relay::program::Report;
 use relay::program::report::clean;
 

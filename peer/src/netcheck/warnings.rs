@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use proto::candidate::{Scope, canonical, scope};
-use proto::reach::{Family, Outcome, Refused, Tried};
+use proto::no_udp::{Family, Outcome, Refused, Tried};
 
 use super::ask::Found;
 

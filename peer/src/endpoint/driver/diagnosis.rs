@@ -1,12 +1,12 @@
-//! Why the session is up only by relay, or not at all: see [`proto::reach`].
+//! Why the session is up only by relay, or not at all: see [`proto::no_udp`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::candidate::{Scope, scope};
 use proto::machine::random;
+use proto::no_udp::{Cause, Here, Tried, diagnose};
 use proto::path::PathKind;
-use proto::reach::{Cause, Here, Tried, diagnose};
 use tokio::task::AbortHandle;
 
 use super::{Driver, Input, Standing};

@@ -104,7 +104,7 @@ pub(crate) fn key(number: u8) -> SecretKey {
 impl Lab {
     /// Starts the server, or starts it again. It has no relay, so that what is shown is shown of direct paths.
     pub(crate) fn server(&self) -> Server {
-        self.server_with(Relaying::Elsewhere { relays: Vec::new(), sessions: false })
+        self.server_with(Relaying::Elsewhere { relays: Vec::new(), own: false })
     }
 
     /// A server that relays as well.
@@ -161,7 +161,7 @@ impl Lab {
     /// A server whose peers are to wait at these relays.
     pub(crate) fn server_with_relays(&self, relays: Vec<RelayHint>) -> Server {
         self.relay.replace(relays.first().cloned());
-        self.server_with(Relaying::Elsewhere { relays, sessions: true })
+        self.server_with(Relaying::Elsewhere { relays, own: true })
     }
 
     /// From here on, tickets and peers believe that the server's UDP port is there.

@@ -7,8 +7,8 @@ use nat_sim::link::Quality;
 use nat_sim::world::World;
 use peer::endpoint::EndpointEvent;
 use peer::{Error, PathPolicy};
+use proto::no_udp::Cause;
 use proto::path::{PathKind, Reason};
-use proto::reach::Cause;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::lab::{D, GRAIN, Lab, MS, Peer, R, SEC, pair, run};
