@@ -91,12 +91,16 @@ impl ServerHint {
     }
 
     /// The hint as others get it: a loopback address leads them to their own machine, so it stays only where the URL
-    /// leads there too. Without any address the URL is asked where the UDP port is.
+    /// leads there too. One of each family is enough to begin with: the URL is asked where else the UDP port is.
     #[must_use]
     pub fn for_others(mut self) -> Self {
         if self.reachable() != Reachable::Machine {
             self.udp.retain(|addr| scope(*addr) != Scope::Loopback);
         }
+        let first = |v4: bool| self.udp.iter().position(|addr| addr.ip().to_canonical().is_ipv4() == v4);
+        let mut kept: Vec<usize> = [first(true), first(false)].into_iter().flatten().collect();
+        kept.sort_unstable();
+        self.udp = kept.into_iter().filter_map(|place| self.udp.get(place).copied()).collect();
         self
     }
 }
@@ -319,7 +323,15 @@ mod tests {
         let hint = |url: &str| ServerHint { url: url.into(), udp: udp.clone(), ..ticket().server };
         assert_eq!(hint("https://example.com").for_others().udp, udp[2..]);
         assert_eq!(hint("http://192.168.1.9:8080").for_others().udp, udp[2..]);
-        assert_eq!(hint("http://localhost:8080").for_others().udp, udp);
+        assert_eq!(hint("http://localhost:8080").for_others().udp, udp[..1]);
+    }
+
+    #[test]
+    fn a_ticket_names_the_first_address_of_each_family() {
+        let udp = ["[2001:db8::1]:1", "203.0.113.1:1", "203.0.113.2:1", "[2001:db8::2]:1"];
+        let udp: Vec<SocketAddr> = udp.map(|addr| addr.parse().unwrap()).to_vec();
+        let hint = ServerHint { udp: udp.clone(), ..ticket().server };
+        assert_eq!(hint.for_others().udp, udp[..2]);
     }
 
     #[test]

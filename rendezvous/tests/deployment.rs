@@ -7,9 +7,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use proto::interface::OwnAddress;
 use proto::wire::session::FromServer;
 use proto::wire::signal::RelayHint;
-use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
+use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::standalone::{RelayConfig, StandAlone};
 use rendezvous::{Alternate, Bind, Relaying, Server, ServerConfig, WellKnown};
 use support::{Client, body, get, http, key, loopback, metric, start};
@@ -29,7 +30,11 @@ impl Net for Names {
         OsNet.bind_udp(local)
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>> {
+        OsNet.ask_udp(to)
+    }
+
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
         Ok(Vec::new())
     }
 
