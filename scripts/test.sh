@@ -266,7 +266,7 @@ rootless_steps() {
     mkdir -p "$UNPRIVILEGED/tests" "$UNPRIVILEGED/bin"
     cp -r scripts "$UNPRIVILEGED/"
     cp -r tests/netns "$UNPRIVILEGED/tests/"
-    cp "$CULVERT_BIN"/{peer,rendezvous,nat-sim} "$UNPRIVILEGED/bin/" || true
+    cp "$CULVERT_BIN"/{peer,rendezvous,relay,nat-sim} "$UNPRIVILEGED/bin/" || true
     chmod -R a+rX "$UNPRIVILEGED"
     for script in tests/netns/*.sh; do
         grep -q '^# also-without-root' "$script" || continue

@@ -61,12 +61,14 @@ forward_packets() {
 }
 
 # pub counts what passes between the routers and what the server receives: the demo's proof of a direct path is the
-# kernel's, not the programs'.
+# kernel's, not the programs'. With NETNS_SERVER_AWAY set, the server has a place of its own elsewhere.
 pub_up() {
     add_ns pub
     forward_packets pub
-    ip -n pub addr add "$NETNS_SERVER/32" dev lo
-    ip -n pub addr add "$NETNS_SERVER_2/32" dev lo
+    if [[ -z ${NETNS_SERVER_AWAY:-} ]]; then
+        ip -n pub addr add "$NETNS_SERVER/32" dev lo
+        ip -n pub addr add "$NETNS_SERVER_2/32" dev lo
+    fi
     in_ns pub nft -f - <<NFT
 table inet pub {
     counter between_homes { }
