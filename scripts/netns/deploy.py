@@ -28,7 +28,7 @@ SCRIPT = os.path.join(os.path.dirname(HERE), "netns.sh")
 IN_CI = os.environ.get("CI") == "true"
 # No run takes longer, whatever hangs in it: the longest starts with 10 minutes of suspend.
 LONGEST = 720
-SHOWN = 6
+SHOWN = 12
 
 
 def arguments():
@@ -74,7 +74,7 @@ def faults(row, result):
         found.append(f"{result['outcome']}{': ' + result['why'] if result['why'] else ''}")
     elif row.expect == "error" and not re.search(row.why, result["why"]):
         found.append(f"the error does not say /{row.why}/: {result['why']}")
-    elif row.expect != "relay" and result["ms"] is not None and result["ms"] > row.within * 1000:
+    elif row.expect != "relay" and result["ms"] > row.within * 1000:
         found.append(f"after {result['ms'] / 1000:.2f} s")
     for program, words in row.says.items():
         lines = [line for line in result["said"].get(program, []) if re.search(words, line)]

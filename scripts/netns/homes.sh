@@ -46,6 +46,8 @@ lan_up() {
     local n=$1 pair host
     ip -n "r$n" link add lan type bridge
     ip -n "r$n" link set lan up
+    # Otherwise the kernel shows a switch's packets to the router's rules.
+    in_ns "r$n" sh -c 'echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables' 2>/dev/null || true
     for pair in "${@:2}"; do
         host=${pair%=*}
         link "r$n" "port-$host" "$host" eth0

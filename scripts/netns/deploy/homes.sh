@@ -12,6 +12,8 @@ wide_home_up() {
     ip -n pub addr add "$NETNS_HOME_1_NET.1/26" dev to-r1
     lan_up 1 "${@:2}"
     kernel_up 1 "$NETNS_R1_ADDR/26" "$NETNS_HOME_1_NET.1" 192.168.1.1/24 "$1"
+    # Where the kernel shows a switch's packets to the router's rules, these are none of theirs.
+    in_ns r1 nft insert rule ip home forward iifname lan oifname lan accept
 }
 
 # place_home_server LOOKUP HAIRPIN [KIND]: the server at home, 192.168.1.9, behind a port forward, and the sharer beside it.
@@ -32,7 +34,7 @@ place_home_server() {
 
 forward_ports() {
     local from=wan
-    [[ $1 != hairpin ]] || from='*'
+    [[ $1 != hairpin ]] || from=''
     in_ns r1 nft -f - <<NFT
 table ip forwarded {
     chain inwards {

@@ -9,6 +9,7 @@ program told its user beside its results.
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 
@@ -16,7 +17,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.dirname(HERE)]
 import dns
 import scenarios
-from sandbox import WORK, Program, carry, shared_port, until
+from sandbox import BIN, WORK, Program, carry, enter, shared_port, until
 from table import ROWS
 
 # A program's results; anything else that it says is for a person who wants to know what is wrong.
@@ -101,8 +102,13 @@ class Deployment:
                 raise Broken(f"the path went on to {last['kind']}, {last['remote']}")
         if path:
             return {"outcome": "direct", "ms": path["since_start_ms"], "remote": path["remote"]}
-        kinds = [e for e in connect.events if e["event"] == "path"]
-        return {"outcome": kinds[-1]["kind"] if kinds else "broken", "remote": kinds[-1]["remote"] if kinds else None}
+        paths = [e for e in connect.events if e["event"] == "path"]
+        if not paths:
+            raise Broken("connect says no path")
+        kind, remote = paths[-1]["kind"], paths[-1]["remote"]
+        if kind == "direct":
+            return {"outcome": "elsewhere", "remote": remote, "why": f"the path leads to {remote}, not to {self.row.at}"}
+        return {"outcome": kind, "remote": remote}
 
     def carry(self, ready):
         why = carry("h2", ready["listen"][0], self.shared)
@@ -138,12 +144,13 @@ def own_hosts(line):
 
 
 def netcheck(row):
-    """What `peer netcheck` says at the visitor."""
-    checked = Program("netcheck", "h2", "peer", "netcheck", "--server", row.url)
-    until(lambda: False, [checked], 30)
-    checked.stop()
-    lines = [json.dumps(event) for event in checked.events]
-    return lines + [line for line in checked.last_words() if "netcheck: {" not in line]
+    """What `peer netcheck` tells a person at the visitor."""
+    enter("h2")
+    home = os.path.join(WORK, "netcheck")
+    os.makedirs(home, exist_ok=True)
+    done = subprocess.run([os.path.join(BIN, "peer"), "netcheck", "--server", row.url], capture_output=True, text=True,
+                          timeout=30, check=False, env={**os.environ, "HOME": home})
+    return (done.stdout + done.stderr).splitlines()
 
 
 def run(row):

@@ -61,8 +61,8 @@ def udp_port_moves(deployment):
 
 def server_ip_moves(deployment):
     def move():
-        ip("srv", "addr add 203.0.113.5/28 dev eth0")
         ip("srv", "addr del 203.0.113.1/28 dev eth0")
+        ip("srv", "addr add 203.0.113.5/28 dev eth0")
         ip("srv", "route replace default via 203.0.113.14")
         dns.rename(("srv", "h1", "h2"), NAME, "203.0.113.5")
 
@@ -108,7 +108,8 @@ def relay_down(deployment):
 
 def relay_wrong_id(deployment):
     _, url = relay_up(deployment)
-    other, other_url = relay_up(deployment, "relay-other", "--http", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    other, other_url = relay_up(deployment, "relay-other", "--http", "127.0.0.1:0",
+                                "--admin", "127.0.0.1:0")
     other.stop()
     return with_relay(deployment, url.partition("#")[0] + "#" + other_url.partition("#")[2])
 

@@ -78,11 +78,12 @@ place_vps_closed() {
     closed srv "${@:2}"
 }
 
-# only_ports TO [FROM_IF]: what comes by that interface for the server's own ports goes to the host TO, and nothing else.
+# only_ports TO IF: what comes by that interface (by any, where it is empty) for the server's own ports goes to the host TO,
+# and nothing else.
 only_ports() {
     cat <<NFT
-        iifname "$2" tcp dport 8080 dnat ip to $1
-        iifname "$2" udp dport { 3478, 3479 } dnat ip to $1
+        ${2:+iifname "$2"} tcp dport 8080 dnat ip to $1
+        ${2:+iifname "$2"} udp dport { 3478, 3479 } dnat ip to $1
 NFT
 }
 

@@ -82,7 +82,7 @@ SERVERS = [
     Row("relay-wrong-id", "vps-with-relay port-restricted udp-blocked", expect="relay", scenario="relay_wrong_id",
         says={"server": ""}),
     Row("nat64", "nat64", within=2, needs=("tayga", "tun")),
-    Row("dns-slow", "whim h1,h2 !late 3", within=5),
+    Row("dns-slow", "whim h1,h2 !late 6", within=8),
     Row("dns-drops-aaaa", "whim h1,h2 !drop-aaaa", within=2),
 ]
 
