@@ -77,9 +77,10 @@ def faults(row, result):
     elif row.expect != "relay" and result["ms"] > row.within * 1000:
         found.append(f"after {result['ms'] / 1000:.2f} s")
     for program, words in row.says.items():
-        lines = [line for line in result["said"].get(program, []) if re.search(words, line)]
-        if words and len(lines) != 1:
-            found.append(f"{program} says /{words}/ {len(lines)} times" if lines else f"{program} does not say /{words}/")
+        for word in [words] if isinstance(words, str) else words:
+            lines = [line for line in result["said"].get(program, []) if re.search(word, line)]
+            if len(lines) != 1:
+                found.append(f"{program} says /{word}/ {len(lines)} times" if lines else f"{program} does not say /{word}/")
     for program, words in row.unsaid.items():
         found += [f"{program} says: {line}" for line in result["said"].get(program, []) if re.search(words, line)][:1]
     return found

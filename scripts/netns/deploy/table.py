@@ -1,7 +1,8 @@
 """What each deployment is, and what must come of it: the one place where that is written.
 
 `place` is a function of servers.sh, homes.sh or overlays.sh with its words, `scenario` one of scenarios.py. `says` has a
-regular expression by program (`server`, `share`, `connect`, `netcheck`): exactly one line of that program's must match it.
+regular expression, or several, by program (`server`, `share`, `connect`, `netcheck`): exactly one line of that program's
+must match each.
 `unsaid` has one that no line of that program's may match.
 """
 
@@ -36,6 +37,11 @@ class Row:
     once: bool = False                # too long for many runs
 
 
+HIDDEN = "Docker or a proxy hides where they are"
+RELAY_AWAY = "the relay http://203.0.113.17:8080/relay\\S* is not used first, because"
+NO_UDP = "relayed, because no UDP came back from the server"
+
+
 def only(family):
     return {"v4": "IPv4", "v6": "IPv6"}[family]
 
@@ -64,23 +70,25 @@ SERVERS = [
     Row("cloud-1to1-nat", "cloud-1to1-nat"),
     Row("cloud-two-ips", "cloud-two-ips", server=TWO_IP_OPTIONS, scenario="two_addresses"),
     Row("docker-dnat", "docker-dnat"),
-    Row("docker-masquerade", "docker-dnat masquerade", expect="relay", says={"server": ""}),
-    Row("docker-userland-proxy", "docker-userland-proxy", expect="relay", says={"server": ""}),
+    Row("docker-masquerade", "docker-dnat masquerade", expect="relay", scenario="crowd", says={"server": HIDDEN}),
+    Row("docker-userland-proxy", "docker-userland-proxy", expect="relay", scenario="crowd", says={"server": HIDDEN}),
     Row("home-server-split-dns", "home-server inside no-hairpin"),
     Row("home-server-hairpin", "home-server outside hairpin"),
     Row("home-server-own-host", "home-server outside hairpin", sharer="srv"),
     Row("home-server-no-hairpin-mapped", "home-server-mapped", scenario="mapped", needs=("miniupnpd",), env=MAPPED_HOME),
-    Row("hosts-127.0.1.1", "vps", server=("--public-url", URL), hosts=f"127.0.1.1 {NAME}", says={"server": ""}),
-    Row("no-resolver", "docker-dnat '' !silent", server=("--public-url", URL), says={"server": ""}),
+    Row("hosts-127.0.1.1", "vps", server=("--public-url", URL), hosts=f"127.0.1.1 {NAME}",
+        says={"server": "is 127.0.1.1 as this machine sees it"}),
+    Row("no-resolver", "docker-dnat '' !silent", server=("--public-url", URL),
+        says={"server": "has no address as this machine sees it"}),
     Row("udp-port-moves", "vps", scenario="udp_port_moves", within=10),
     Row("server-ip-moves", "vps", scenario="server_ip_moves", within=10),
-    Row("udp-3479-closed", "vps-closed symmetric-random 3479", within=5, says={"netcheck": "3479"}),
-    Row("server-udp-closed", "vps-closed port-restricted 3478 3479", expect="relay",
-        says={"server": "", "connect": "", "share": "", "netcheck": "3478"}),
+    Row("udp-3479-closed", "vps-closed symmetric-random 3479", within=5, says={"netcheck": "UDP port 3479 of the server does not answer"}),
+    Row("server-udp-closed", "vps-closed port-restricted 3478 3479", expect="relay", scenario="crowd",
+        says={"server": "sessions came by the relay and none by UDP", "connect": NO_UDP, "share": NO_UDP, "netcheck": "3478"}),
     Row("relay-down", "vps-with-relay port-restricted udp-blocked", expect="relay", scenario="relay_down",
-        says={"server": ""}),
+        says={"server": RELAY_AWAY}),
     Row("relay-wrong-id", "vps-with-relay port-restricted udp-blocked", expect="relay", scenario="relay_wrong_id",
-        says={"server": ""}),
+        says={"server": RELAY_AWAY}),
     Row("nat64", "nat64", within=2, needs=("tayga", "tun")),
     Row("dns-slow", "whim h1,h2 !late 6", within=8),
     Row("dns-drops-aaaa", "whim h1,h2 !drop-aaaa", within=2),
@@ -90,13 +98,15 @@ NAMES = [names_row(*families) for families in itertools.product(("v4", "v6", "bo
 
 WARNINGS = [
     Row("behind-nginx-forgotten-options", "behind-nginx", server=("--http", "127.0.0.1:8080"), url=f"http://{NAME}",
-        says={"server": ""}, needs=("nginx",)),
-    Row("wrong-apex", "vps", domain="other.test", says={"server": ""}),
-    Row("all-from-one-address", "docker-dnat masquerade", expect="relay", scenario="crowd", says={"server": ""}),
-    Row("own-firewall-refuses", "refusing own", expect="relay", says={"connect": ""}),
-    Row("network-refuses", "refusing network", expect="relay", says={"connect": ""}),
+        says={"server": ("no --trusted-proxy covers", "set --public-url")}, needs=("nginx",)),
+    Row("wrong-apex", "vps", domain="other.test", says={"server": f"add --apex {NAME}"}),
+    Row("all-from-one-address", "docker-dnat masquerade", expect="relay", scenario="crowd",
+        says={"server": HIDDEN}),
+    Row("own-firewall-refuses", "refusing own", expect="relay", says={"connect": "this machine's own firewall refuses UDP"}),
+    Row("network-refuses", "refusing network", expect="relay", says={"connect": "a firewall refuses UDP to the server"}),
     Row("ticket-names-private-server", "home-server inside no-hairpin", expect="error", within=12,
-        url="http://192.168.1.9:8080", why="own network", says={"share": ""}),
+        url="http://192.168.1.9:8080", why="this ticket names a server of the sharer's own network",
+        says={"share": "this ticket works only in this network", "connect": "nothing has answered yet: this ticket names"}),
 ]
 
 # Their hosts' second networks; a path must lead where `at` says, and stay there.
