@@ -50,10 +50,12 @@ topology_down() {
     done
 }
 
-# add_ns NS: a namespace with loopback.
+# add_ns NS: a namespace with loopback. No interface there asks for a second whether its link-local address is another's:
+# a router forwards no IPv6 until it knows.
 add_ns() {
     ip netns add "$1"
     ip -n "$1" link set lo up
+    in_ns "$1" sh -c 'cd /proc/sys/net/ipv6/conf && echo 0 >all/accept_dad && echo 0 >default/accept_dad'
 }
 
 forward_packets() {
