@@ -14,6 +14,8 @@ import time
 CLONE_NEWNET = 0x40000000
 WORK = os.environ.get("NETNS_WORK", "/run/culvert")
 BIN = os.environ.get("NETNS_BIN", "")
+# The kernel shows in /sys the interfaces of the namespace in which it was mounted.
+OWN_SYS = ("unshare", "--mount", "sh", "-c", 'mount -t sysfs own /sys 2>/dev/null; exec "$@"', "sh")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -49,7 +51,7 @@ class Program:
         with open(os.path.join(self.home, "err"), "wb") as err:
             self.started = time.monotonic()
             self.process = subprocess.Popen(
-                [*under, os.path.join(BIN, arguments[0]), *arguments[1:], "--json"],
+                [*OWN_SYS, *under, os.path.join(BIN, arguments[0]), *arguments[1:], "--json"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, env=env)
         os.set_blocking(self.process.stdout.fileno(), False)
         self.rest = b""
