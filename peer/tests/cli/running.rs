@@ -52,6 +52,10 @@ async fn events_have_the_documented_fields() {
     assert_eq!(ready["url"], Value::Null);
     assert_eq!(ready["targets"], serde_json::json!([origin.target()]));
 
+    let warning = share.next_event().await;
+    has_fields(&warning, &["code", "message"]);
+    assert_eq!(warning["code"], "local-ticket");
+
     let mut connect = connector.connect(ready["ticket"].as_str().unwrap());
     // The first path comes before all, and a relay's gives way to a direct one at any time.
     let (mut kind, mut ready) = (Value::Null, Value::Null);
@@ -153,7 +157,7 @@ async fn people_get_readable_lines_and_no_json() {
     share.line(" came.").await;
     let left = share.line(" left after ").await;
     assert!(left.ends_with("5 bytes in, 5 out."), "{left}");
-    for program in [share, connect] {
+    for (program, notes) in [(share, 1), (connect, 0)] {
         program.signal("TERM");
         let ended = program.ended().await;
         assert!(!ended.stdout.contains('{') && !ended.stdout.contains('\u{1b}'), "{ended:#?}");
