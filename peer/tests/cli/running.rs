@@ -157,7 +157,7 @@ async fn people_get_readable_lines_and_no_json() {
     share.line(" came.").await;
     let left = share.line(" left after ").await;
     assert!(left.ends_with("5 bytes in, 5 out."), "{left}");
-    for (program, notes) in [(share, 1), (connect, 0)] {
+    for program in [share, connect] {
         program.signal("TERM");
         let ended = program.ended().await;
         assert!(!ended.stdout.contains('{') && !ended.stdout.contains('\u{1b}'), "{ended:#?}");
