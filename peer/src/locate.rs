@@ -1,6 +1,6 @@
 //! Finding a server: who it is and where its UDP port is, by `GET /.well-known/culvert` on its URL.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -162,7 +162,8 @@ async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<Answered, Failed> {
 /// What of a server's document is kept: of its UDP ports, first those at the address where it was just reached by TCP.
 fn located(url: &ServerUrl, Answered { known, reached }: Answered) -> Located {
     let hosts: Vec<IpAddr> = reached.into_iter().collect();
-    let likely = at_host(&hosts, &known.udp);
+    let ports = known.udp.iter().map(SocketAddr::port).chain(known.udp_ports.first().copied());
+    let likely = at_host(&hosts, ports);
     let mut udp = ServerAddrs::new(likely);
     udp.learn(meant_for_us(&known.udp, reached));
     let udp = udp.as_slice().iter().copied().take(MAX_ADDRS).collect();

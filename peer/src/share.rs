@@ -96,8 +96,7 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
         listen: Arc::default(),
     };
     let _control = control::open(&store, endpoint.clone(), subject);
-    // Its own server is on this machine: a ticket of it works here by loopback.
-    let in_ticket = if server.is_some() { hint } else { hint.for_others() };
+    let in_ticket = hint.for_others();
     let offered = Offered {
         ticket: ticket(&stored, (in_ticket.clone(), relays.into_iter().next()), endpoint.peer_id()).to_text(),
         server: in_ticket,

@@ -4,7 +4,7 @@
 //! container, or behind a home's router. So it tells every address that may work, best first, and none that is narrower
 //! than where the asker is: a private address means another machine in another network.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::candidate::{Scope, canonical, scope};
 use crate::ticket::MAX_ADDRS;
@@ -98,6 +98,12 @@ impl Door {
     /// operator says nothing of that family.
     pub fn stated_for(&self, local: IpAddr) -> Option<SocketAddr> {
         self.stated.iter().copied().find(|stated| stated.is_ipv4() == local.to_canonical().is_ipv4())
+    }
+
+    /// The port at which clients of this family reach it, whatever the address.
+    pub fn port(&self, is_v4: bool) -> u16 {
+        let stated = self.stated.iter().find(|stated| stated.is_ipv4() == is_v4).or(self.stated.first());
+        stated.map_or(self.bound.port(), SocketAddr::port)
     }
 
     /// Whether the operator says anything of it.
@@ -216,7 +222,8 @@ pub fn told(doors: &[Door], known: &Surroundings, asker: &Asker) -> Vec<SocketAd
 }
 
 /// One address of each of these sockets and of each family, for a client that has a session already: the best, where
-/// the one that the client reached counts more than a name. Those of the family in which it comes are first.
+/// the one that the client reached counts more than a name. Those of the family in which it comes are first. Of a socket
+/// that no address is known of, the port is told with an unspecified address: the client knows where it reached the server.
 pub fn beside(doors: &[Door], known: &Surroundings, asker: &Asker) -> Vec<SocketAddr> {
     let comes_by_v6 = asker.reached.is_some_and(|ip| ip.to_canonical().is_ipv6());
     let best = |door: &Door, v6: bool| {
@@ -227,7 +234,14 @@ pub fn beside(doors: &[Door], known: &Surroundings, asker: &Asker) -> Vec<Socket
     };
     let families = [comes_by_v6, !comes_by_v6];
     let all = families.into_iter().flat_map(|v6| doors.iter().filter_map(move |door| best(door, v6)));
-    all.take(MAX_ADDRS).collect()
+    let mut all: Vec<SocketAddr> = all.collect();
+    let is_unknown = |door: &&Door| best(door, true).is_none() && best(door, false).is_none();
+    all.extend(doors.iter().filter(is_unknown).map(|door| {
+        let any = if comes_by_v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { Ipv4Addr::UNSPECIFIED.into() };
+        SocketAddr::new(any, door.port(!comes_by_v6))
+    }));
+    all.truncate(MAX_ADDRS);
+    all
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use hyper::Uri;
 use proto::reach::{self, Asker, Door, Surroundings};
 use proto::server_health::Host;
+use proto::ticket::MAX_ADDRS;
 use relay::net::Net;
 use tokio::time::{Duration, sleep, timeout};
 
@@ -67,6 +68,12 @@ impl Addresses {
     /// Where it finds STUN alone.
     pub(crate) fn udp_alternate(&self, asker: &Asker) -> Vec<SocketAddr> {
         reach::told(&self.alternates, &self.known(), asker)
+    }
+
+    /// The ports of all sockets, the main one's first.
+    pub(crate) fn ports(&self, asker: &Asker) -> Vec<u16> {
+        let is_v4 = asker.reached.is_none_or(|ip| ip.to_canonical().is_ipv4());
+        self.main.iter().chain(&self.alternates).map(|door| door.port(is_v4)).take(MAX_ADDRS).collect()
     }
 
     /// Where a client with a session finds STUN alone.

@@ -65,6 +65,7 @@ impl Front {
             peer_id: self.peer_id,
             udp: self.addresses.udp(&asked.asker),
             udp_alternate: self.addresses.udp_alternate(&asked.asker),
+            udp_ports: self.addresses.ports(&asked.asker),
             relays: relays.map(|RelayHint { url, peer_id }| WellKnownRelay { url, peer_id }).collect(),
             domain: self.domain.clone(),
         }

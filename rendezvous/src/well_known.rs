@@ -26,6 +26,9 @@ pub struct WellKnown {
     /// Where it answers STUN alone.
     #[serde(default)]
     pub udp_alternate: Vec<SocketAddr>,
+    /// The ports of all of these, that of QUIC first: for who knows better at which address this server is reached.
+    #[serde(default)]
+    pub udp_ports: Vec<u16>,
     /// The relays that it recommends, best first.
     #[serde(default)]
     pub relays: Vec<WellKnownRelay>,
@@ -63,6 +66,7 @@ mod tests {
             peer_id: PeerId::from_bytes([7; 32]),
             udp: vec!["203.0.113.1:3478".parse().unwrap(), "[2001:db8::1]:3478".parse().unwrap()],
             udp_alternate: vec![],
+            udp_ports: vec![3478, 3479],
             relays: vec![WellKnownRelay {
                 url: "http://203.0.113.1:8080/relay".to_owned(),
                 peer_id: PeerId::from_bytes([8; 32]),
@@ -76,7 +80,7 @@ mod tests {
             format!(
                 concat!(
                     r#"{{"version":1,"peer_id":"{}","udp":["203.0.113.1:3478","[2001:db8::1]:3478"],"#,
-                    r#""udp_alternate":[],"relays":[{{"url":"http://203.0.113.1:8080/relay","peer_id":"{}"}}],"#,
+                    r#""udp_alternate":[],"udp_ports":[3478,3479],"relays":[{{"url":"http://203.0.113.1:8080/relay","peer_id":"{}"}}],"#,
                     r#""domain":"example.com"}}"#
                 ),
                 id(7),

@@ -26,7 +26,7 @@ use proto::key::SecretKey;
 use proto::no_udp::Cause;
 use proto::path::{PathKind, Reason};
 use proto::proof;
-use proto::ticket::{ServerHint, Ticket};
+use proto::ticket::{Reachable, ServerHint, Ticket};
 use proto::wire::peer::{Target, close};
 use proto::wire::signal::RelayHint;
 use proto::wire::{self, peer};
@@ -92,11 +92,13 @@ impl EndpointConfig {
         Self { key, server, relays, proxy, paths, bind, port_mapping: false, token, seed }
     }
 
-    /// The same with port mapping, where the server is not on this machine or in its LAN: what is there is reached
-    /// without the router.
+    /// The same with port mapping, where peers may come from outside: not where the server is reached on this machine or
+    /// in its LAN alone. A name that leads to a local address here may lead elsewhere to the router before us.
     #[must_use]
     pub fn with_port_mapping(mut self) -> Self {
-        self.port_mapping = self.server.udp.iter().any(|addr| scope(*addr) == Scope::Global);
+        let is_global = |addr: &SocketAddr| scope(*addr) == Scope::Global;
+        let is_for_all = self.server.reachable() == Reachable::Anywhere;
+        self.port_mapping = is_for_all || self.server.udp.iter().any(is_global);
         self
     }
 

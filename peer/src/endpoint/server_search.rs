@@ -65,7 +65,7 @@ async fn look_up(outbound: Outbound, url: ServerUrl, known: ServerAddrs, found: 
     let mut names = outbound.look_up(&url.host, url.port);
     while let Some(hosts) = names.next().await {
         let hosts: Vec<IpAddr> = hosts.iter().map(SocketAddr::ip).collect();
-        let addrs = at_host(&hosts, known.as_slice());
+        let addrs = at_host(&hosts, known.as_slice().iter().map(SocketAddr::port));
         if found.send(Found::Addrs(addrs)).await.is_err() {
             return;
         }

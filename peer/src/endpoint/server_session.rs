@@ -45,6 +45,10 @@ const LINGER: u32 = 16;
 const UDP_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
 const UDP_TRY: Duration = Duration::from_secs(4);
 
+/// How long a session through the relay goes on once UDP is known to pass: what the peers are told of our addresses, which
+/// are known from then on, belongs to exchanges of this session.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
 /// How long the first attempt leaves to the addresses that are known before the server is asked for others over TCP. A
 /// later one asks at once: the server may have been started again elsewhere.
 const ASK_AFTER: Duration = Duration::from_millis(300);
@@ -272,6 +276,7 @@ impl Attempt {
             if let Ok(Ok(Reached { connection, direct: Some(addr), .. })) = tried {
                 connection.close(close::DONE.into(), b"");
                 self.tell(SessionInput::Worked(addr)).await;
+                sleep(LAST_WORDS).await;
                 return Lost::Passing("the server can be reached without the relay".into());
             }
         }

@@ -1,6 +1,6 @@
 //! Offers and answers: whom we ask, and whom we let in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, believable};
@@ -444,14 +444,17 @@ impl Driver {
         self.end_dial(number, now);
     }
 
-    /// Whether a sharer seems to be on this machine.
+    /// Whether a sharer seems to be on this machine: the server sees both at one address, and the sharer has an address of
+    /// ours; or the server is on the sharer's machine, and on ours.
     fn is_beside(&self, claims: &Claims, observed: Seen) -> bool {
         let here = self.servers.observed();
         let is_same_home = observed.shares_ip_with(&here) || observed.is_empty() && here.is_empty();
         let ours = self.parts.net.addresses().unwrap_or_default();
-        let is_ours = |candidate: &Candidate| ours.contains(&candidate.addr.ip());
-        let is_loopback = observed.iter().any(|addr| addr.ip().is_loopback());
-        is_same_home && (is_loopback || claims.candidates.iter().any(is_ours))
+        let is_ours = |ip: IpAddr| ip.is_loopback() || ours.contains(&ip);
+        let has_ours = || claims.candidates.iter().any(|candidate| is_ours(candidate.addr.ip()));
+        let has_server = observed.iter().any(|addr| addr.ip().is_loopback());
+        let have_server = || self.servers.session().is_some_and(|addr| is_ours(addr.ip()));
+        if has_server { is_same_home || have_server() } else { is_same_home && has_ours() }
     }
 
     /// Returns whether the dial is over.
