@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::interface::Rank;
-use proto::path::Reason;
+use proto::path::{LinkId, PathKind, Reason};
 
 use crate::networks::Networks;
 
@@ -148,6 +148,9 @@ fn vpn_goes_down(is_known: bool, rtt_ms: u64) -> Networks {
     if is_known {
         net.name(home);
         net.run_for(5_000);
+        // Another port was asked for meanwhile: what is sent in vain leaves by two.
+        let now = net.now;
+        net.parties[0].agent.add_link(LinkId(1), PathKind::Direct, now);
         move_sharer(&mut net, home, vpn);
     } else {
         (net.networks[home].is_up, net.networks[vpn].is_up) = (false, true);
