@@ -367,7 +367,16 @@ impl PathAgent {
         }
         self.remote_changed_at = Some(now);
         self.is_stale = true;
+        self.renew_budgets();
         self.check_everything(now);
+    }
+
+    /// The remote has moved: where it has answered before, it may be again, whatever was sent there in vain meanwhile.
+    fn renew_budgets(&mut self) {
+        let has_answered = |addr: &SocketAddr| {
+            self.pairs.iter().any(|(path, pair)| path.remote == *addr && pair.has_answered)
+        };
+        self.spent.retain(|addr, _| !has_answered(addr));
     }
 
     fn check_everything(&mut self, now: Instant) {
@@ -510,6 +519,10 @@ impl PathAgent {
         if !self.pairs.contains_key(&path) && !self.learn(path, kind, now) {
             return;
         }
+        let is_news = self.pairs.get(&path).is_some_and(|pair| pair.was_quiet(now));
+        if is_news {
+            self.renew_budgets();
+        }
         let answer = stun::check_answer(transaction, path.remote, self.key(theirs));
         if self.affords(path.remote, answer.len()) {
             self.spend(path.remote, answer.len());
@@ -518,7 +531,6 @@ impl PathAgent {
         }
         let asap = self.pace_until.max(now);
         let Some(pair) = self.pairs.get_mut(&path) else { return };
-        let is_news = pair.was_quiet(now);
         let first = pair.heard.replace(now).is_none();
         pair.asked = Some(now);
         pair.unanswered_since = None;

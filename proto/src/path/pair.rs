@@ -62,6 +62,8 @@ pub(super) struct Pair {
     pub(super) proven: bool,
     /// Answers since it last failed.
     pub(super) answers: u32,
+    /// Whether it has ever answered, before it failed or since.
+    pub(super) has_answered: bool,
     /// Smoothed round trip (RFC 6298 §2: an eighth of each new sample).
     pub(super) rtt: Option<Duration>,
     /// The latest samples of it, the newest last, and when that was taken.
@@ -93,6 +95,7 @@ impl Pair {
             asked: None,
             proven: false,
             answers: 0,
+            has_answered: false,
             rtt: None,
             samples: VecDeque::new(),
             sampled: None,
@@ -218,6 +221,7 @@ impl Pair {
         self.unanswered_since = None;
         self.heard = Some(now);
         self.answers = self.answers.saturating_add(1);
+        self.has_answered = true;
         if !self.proven {
             self.rest = None;
             self.proven = true;
