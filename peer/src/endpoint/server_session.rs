@@ -42,7 +42,7 @@ const LINGER: u32 = 16;
 
 /// How soon, and how rarely at last, UDP is tried again while the session goes through the relay; and how long each try
 /// may take.
-const UDP_RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(120));
+const UDP_RETRY: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(120));
 const UDP_TRY: Duration = Duration::from_secs(4);
 
 /// How long a session through the relay goes on once UDP is known to pass: what the peers are told of our addresses, which

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use proto::candidate::{Candidate, CandidateKind, Grounds, Scope, scope};
-use proto::path::LinkId;
+use proto::path::{LinkId, PathKind};
 use proto::punch::Survey;
 use proto::seen::Seen;
 use proto::server_addrs::ServerAddrs;
@@ -12,7 +12,7 @@ use proto::sighting::Sightings;
 use proto::wire::session::ToServer;
 
 use super::Driver;
-use crate::endpoint::remote::RemoteKey;
+use crate::endpoint::remote::{Remote, RemoteKey};
 
 /// What is known of the server's addresses, and of ours as it sees them.
 #[derive(Debug)]
@@ -123,21 +123,17 @@ impl Driver {
         }
         if observed.has_moved_from(&before) {
             self.begin_anew(now);
-        } else {
-            self.tell_of_further_address(before, observed);
         }
     }
 
-    /// The server sees us in another family too: it says so with each word of ours that it forwards.
-    fn tell_of_further_address(&mut self, before: Seen, observed: Seen) {
-        let further: Vec<Candidate> = observed
-            .iter()
-            .filter(|addr| before.like(*addr).is_none())
-            .map(|addr| Candidate::new(CandidateKind::Reflexive, addr))
-            .collect();
-        let keys: Vec<RemoteKey> = self.remotes.keys().copied().collect();
-        for key in keys.into_iter().filter(|_| !further.is_empty()) {
-            self.trickle(key, further.clone());
+    /// The server has been shown a further address of ours, and names it with each word of ours that it forwards. Those
+    /// who need it have one: they may have met us on this session before the server knew.
+    fn tell_of_further_address(&mut self, addr: SocketAddr) {
+        let is_direct =
+            |remote: &Remote| remote.agent.primary().is_some_and(|(_, kind, _)| kind == PathKind::Direct);
+        let sought = self.remotes.iter().filter(|(_, remote)| !is_direct(remote));
+        for key in sought.map(|(key, _)| *key).collect::<Vec<RemoteKey>>() {
+            self.trickle(key, vec![Candidate::new(CandidateKind::Reflexive, addr)]);
         }
     }
 
@@ -157,6 +153,7 @@ impl Driver {
             let (addr, proof) = (sighting.mapped, sighting.proof.0);
             self.session.signal(ToServer::Sighting { addr, proof });
             self.handle_seen(self.servers.observed.and(addr), now);
+            self.tell_of_further_address(addr);
         }
         true
     }
