@@ -44,11 +44,13 @@ options of demo, run, shell, matrix
 
 environment
   CULVERT_BIN       directory of the programs; built there with cargo if absent [default: target/release]
+  TEST_SIZE=full    the deployment `suspend-10-minutes` takes them, not 20 seconds
   CI=true           what can't run is a failure (1), not a skip (77)
 
 example
   scripts/netns.sh demo --size 64MiB
   scripts/netns.sh matrix --pairs port-restricted:symmetric-random,wire:full-cone:open --runs 5
+  scripts/netns.sh deploy docker-dnat 'home-server-*'
 HELP
 }
 

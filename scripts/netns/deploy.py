@@ -61,10 +61,11 @@ def run_once(row):
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=LONGEST)
         return json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.TimeoutExpired, ValueError, IndexError) as error:
-        words = getattr(error, "stderr", None) or (done.stderr if isinstance(error, (ValueError, IndexError)) else "")
-        return {"outcome": "broken", "ms": None, "remote": None, "said": {},
-                "why": f"the deployment can't be built or run: {str(words).strip()[-600:] or error}"}
+    except subprocess.TimeoutExpired:
+        why = f"it did not end within {LONGEST} s"
+    except (ValueError, IndexError):
+        why = f"the deployment can't be built or run: {done.stderr.strip()[-600:] or f'exit code {done.returncode}'}"
+    return {"outcome": "broken", "ms": None, "remote": None, "said": {}, "why": why}
 
 
 def faults(row, result):
@@ -143,7 +144,9 @@ def main():
         runs = []
         for row in rows:
             missing = lacking(row)
-            count = 0 if missing else 1 if row.once else options.runs
+            # An error is waited for until the programs have given up.
+            most = 1 if row.once else 5 if row.expect == "error" else options.runs
+            count = 0 if missing else min(most, options.runs)
             runs.append((row, missing, [pool.submit(run_once, row) for _ in range(count)]))
         for row, missing, futures in runs:
             event = skipped(row, missing) if missing else event_of(row, [future.result() for future in futures])

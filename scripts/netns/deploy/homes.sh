@@ -182,9 +182,11 @@ place_new_ports() {
 }
 
 ports_chosen_by() {
+    local ports
+    ports=$(sequential_ports $((20000 + $1 * 2048)) 1024)
     printf 'flush ruleset\n'
     nat_table "meta l4proto != udp masquerade
-        meta l4proto udp snat ip to $NETNS_R2_ADDR : jhash udp sport mod 1024 seed $1 map { $(sequential_ports $((20000 + $1 * 2048)) 1024) }" drop
+        meta l4proto udp snat ip to $NETNS_R2_ADDR : jhash udp sport mod 1024 seed $1 map { $ports }" drop
 }
 
 # The sharer has two ways out, and a rule sends what leaves by the second one's address that way.

@@ -1,4 +1,4 @@
-"""A userland proxy, as Docker has one: what comes for a port of this host goes on to a container's, from this host's address.
+"""A userland proxy, as Docker has one: what comes for a port here goes on to a container's, from this host's address.
 
     proxy.py CONTAINER tcp:PORT|udp:PORT...
 

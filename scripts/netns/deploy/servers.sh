@@ -200,11 +200,12 @@ place_behind_nginx() {
     local conf=$NETNS_WORK/nginx.conf
     place_vps
     {
-        printf 'daemon off;\nuser root;\npid /run/nginx.pid;\nerror_log stderr;\nevents { }\nhttp {\naccess_log off;\n'
+        printf 'user root;\ndaemon off;\nmaster_process off;\npid %s/nginx.pid;\nevents { }\nhttp {\naccess_log off;\n' "$NETNS_WORK"
+        printf "%s_temp_path $NETNS_WORK/nginx.tmp;\n" client_body proxy fastcgi uwsgi scgi
         sed -e '/ssl_/d; s/listen 443 ssl http2/listen 80/; s/listen \[::\]:443 ssl http2/listen [::]:80/' \
             -e "s/example\.com/$DEPLOY_NAME/g" "$NETNS_SCRIPTS/../../docs/nginx/culvert.conf"
         printf '}\n'
     } >"$conf"
-    spawn nginx srv nginx -c "$conf"
-    await_port nginx srv 80
+    spawn nginx srv nginx -e stderr -c "$conf"
+    await_port nginx srv 80 || { cat "$NETNS_WORK/nginx/err" >&2 && return 1; }
 }
