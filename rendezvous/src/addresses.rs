@@ -12,9 +12,10 @@ use tokio::time::{Duration, sleep, timeout};
 
 use crate::checks::Checks;
 
-/// How often the name and this machine's addresses are looked at, and how long a look-up may take. Nobody waits for it.
+/// How often the name and this machine's addresses are looked at, and how long a look-up may take. No client waits for it;
+/// the operator who has just started the server may be looking at its log.
 const LOOK: Duration = Duration::from_secs(60);
-const LOOKING: Duration = Duration::from_secs(20);
+const LOOKING: Duration = Duration::from_secs(5);
 
 /// All that is known of where this server is.
 #[derive(Debug)]

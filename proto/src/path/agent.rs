@@ -369,6 +369,10 @@ impl PathAgent {
         self.is_stale = true;
         self.renew_budgets();
         self.check_everything(now);
+        // Its old address may be gone: until that answers, data goes by another proven way too, if there is one.
+        if self.route.primary.is_some() && self.suspect_since.is_none() {
+            self.suspect(now);
+        }
     }
 
     /// The remote has moved: where it has answered before, it may be again, whatever was sent there in vain meanwhile.

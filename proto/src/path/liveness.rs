@@ -216,7 +216,7 @@ impl PathAgent {
         }
     }
 
-    fn suspect(&mut self, now: Instant) {
+    pub(super) fn suspect(&mut self, now: Instant) {
         self.suspect_since = Some(now);
         self.keepalive_at = Some(now);
         self.duplicate();

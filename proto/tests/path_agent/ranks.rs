@@ -179,14 +179,16 @@ fn move_sharer(net: &mut Networks, from: usize, to: usize) {
 }
 
 #[test]
-fn a_vpn_that_goes_down_at_the_sharer_stalls_neither_side_for_longer_than_seven_tenths_of_a_second() {
+fn a_vpn_that_goes_down_at_the_sharer_stalls_neither_side_once_the_connector_is_told() {
     for is_known in [false, true] {
         for rtt_ms in [2, 40, 100] {
             let net = vpn_goes_down(is_known, rtt_ms);
             assert_eq!(net.primaries(), [Some(0); 2]);
             let gaps = net.parties.each_ref().map(|party| party.longest_gap);
             let longest = gaps.iter().max().unwrap();
-            assert!(*longest <= Duration::from_millis(700), "{is_known}, {rtt_ms} ms: {gaps:?}");
+            // The system is quiet for 100 ms; then the server tells the connector, which asks the way that it knows.
+            let bound = Duration::from_millis(150 + 3 * rtt_ms);
+            assert!(*longest <= bound, "{is_known}, {rtt_ms} ms: {gaps:?}");
         }
     }
 }

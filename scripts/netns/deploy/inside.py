@@ -26,6 +26,8 @@ RESULTS = ("ready", "path", "listening", "stopped", "visitor")
 BESIDE = re.compile(r"client=\S+ http=|^warning: this process may have \d+ files open")
 # The longest that a row waits for a path that is not expected, or not within its time.
 LATE = 4.0
+# The longest that a row waits for the words that it expects: a look-up that gets no answer takes the server 5 s.
+WORDS = 7.0
 
 
 class Broken(Exception):
@@ -118,6 +120,18 @@ class Deployment:
     def stop(self):
         return [name for name, program in reversed(self.programs.items()) if program.stop() is None]
 
+    def hear_out(self):
+        """Waits for what the programs are to say, some of which they find out a while after the start."""
+        def is_said():
+            said = self.said()
+            wanted = ((program, word) for program, words in self.row.says.items() if program in said
+                      for word in ([words] if isinstance(words, str) else words))
+            return all(any(re.search(word, line) for line in said[program]) for program, word in wanted)
+
+        deadline = time.monotonic() + WORDS
+        while not is_said() and time.monotonic() < deadline:
+            time.sleep(0.1)
+
     def said(self):
         """By program, each line for its user."""
         said = {}
@@ -166,6 +180,8 @@ def run(row):
         result = {"outcome": "broken", "why": str(broken)}
     if "netcheck" in row.says and result["outcome"] != "broken":
         result["netcheck"] = netcheck(row)
+    if result["outcome"] != "broken":
+        deployment.hear_out()
     late = deployment.stop()
     said = deployment.said()
     said["netcheck"] = result.pop("netcheck", [])
