@@ -15,6 +15,7 @@ pub mod machine;
 pub mod matchmaker;
 pub mod name;
 pub mod nat;
+pub mod nat64;
 pub mod path;
 pub mod proof;
 pub mod public_udp;
