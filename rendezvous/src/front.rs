@@ -12,7 +12,7 @@ use proto::tunnel::proxy::Cidr;
 use proto::wire::relay::PATH as RELAY;
 use proto::wire::signal::{MAX_URL, RelayHint};
 use relay::http::{Asker, Page, Pages, page, text};
-use relay::net::{BoxFuture, Net};
+use relay::net::{BoxFuture, Net, resolve_all};
 use relay::server::RelayServer;
 use tokio::time::{Duration, Instant, timeout};
 
@@ -94,7 +94,7 @@ impl Front {
         {
             return Some(ip);
         }
-        let resolved = timeout(RESOLVING, self.net.resolve(host, self.http.port())).await;
+        let resolved = timeout(RESOLVING, resolve_all(&*self.net, host, self.http.port())).await;
         // An old answer is better than none.
         let ip = resolved
             .ok()

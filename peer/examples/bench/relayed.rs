@@ -8,7 +8,7 @@ use std::time::Duration;
 use peer::store::new_key;
 use proto::id::{Instance, PeerId};
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
-use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
+use relay::net::{BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::outbound::{Origin, Outbound};
 use tokio::net::TcpSocket;
 
@@ -49,8 +49,13 @@ impl Net for From {
         OsNet.listen_tcp(local)
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        OsNet.resolve(host, port)
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        OsNet.resolve(host, port, family)
     }
 }
 

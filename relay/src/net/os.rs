@@ -3,6 +3,7 @@
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod changes;
 mod joining;
+mod names;
 #[cfg(unix)]
 mod udp;
 
@@ -22,8 +23,8 @@ use tokio::net::{TcpListener, TcpStream};
 use joining::Joining;
 
 use super::{
-    BoxFuture, Change, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical, canonical_ip,
-    is_dual_stack, mapped,
+    BoxFuture, Change, IpFamily, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical,
+    canonical_ip, is_dual_stack, mapped,
 };
 
 /// The bytes that are asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms:
@@ -94,8 +95,13 @@ impl Net for OsNet {
         Ok(Box::new(OsListener(TcpListener::from_std(socket.into())?)))
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.map(canonical).collect()) })
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(names::resolve(host, port, family))
     }
 }
 
