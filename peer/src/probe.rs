@@ -15,7 +15,7 @@ use proto::no_udp::{Outcome, Probe, Refused, Tried, Unreachable};
 use proto::ticket::MAX_ADDRS;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
-use relay::net::Net;
+use relay::net::{Net, resolve_all};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -34,7 +34,7 @@ pub(crate) type Place = (SocketAddr, bool);
 /// The UDP addresses that a server names, and those of its URL's host at the same ports: behind address translation it
 /// may not know the address by which it is reached.
 pub(crate) async fn places(net: &dyn Net, host: &str, udp: &[SocketAddr]) -> Vec<Place> {
-    let resolved = timeout(RESOLVE, net.resolve(host, 0)).await;
+    let resolved = timeout(RESOLVE, resolve_all(net, host, 0)).await;
     let hosts: Vec<IpAddr> = match resolved {
         Ok(Ok(found)) => found.iter().take(MAX_ADDRS).map(|addr| addr.ip().to_canonical()).collect(),
         Ok(Err(_)) | Err(_) => Vec::new(),

@@ -16,6 +16,7 @@ pub mod machine;
 pub mod matchmaker;
 pub mod name;
 pub mod nat;
+pub mod nat64;
 pub mod no_udp;
 pub mod path;
 pub mod proof;

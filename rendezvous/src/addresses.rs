@@ -7,7 +7,7 @@ use hyper::Uri;
 use proto::reach::{self, Asker, Door, Surroundings};
 use proto::server_health::Host;
 use proto::ticket::MAX_ADDRS;
-use relay::net::Net;
+use relay::net::{Net, resolve_all};
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::checks::Checks;
@@ -108,7 +108,7 @@ impl Addresses {
     }
 
     async fn look_up(&self, name: &str) -> Option<Vec<IpAddr>> {
-        let resolved = timeout(LOOKING, self.net.resolve(name, self.http.port())).await;
+        let resolved = timeout(LOOKING, resolve_all(&*self.net, name, self.http.port())).await;
         let found: Vec<IpAddr> = resolved.ok()?.ok()?.iter().map(|addr| addr.ip().to_canonical()).collect();
         (!found.is_empty()).then_some(found)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use proto::interface::OwnAddress;
 use proto::wire::session::FromServer;
 use proto::wire::signal::RelayHint;
-use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
+use relay::net::{Asking, BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::standalone::{RelayConfig, StandAlone};
 use rendezvous::{Alternate, Bind, Relaying, Server, ServerConfig, WellKnown};
 use support::{Client, body, get, http, key, loopback, metric, start};
@@ -55,9 +55,16 @@ impl Net for Names {
     }
 
     /// With no address at all, there is no resolver, and it takes for ever to find that out.
-    fn resolve<'a>(&'a self, _host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        let found: Vec<_> = self.0.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
-        Box::pin(async move { if found.is_empty() { std::future::pending().await } else { Ok(found) } })
+    fn resolve<'a>(
+        &'a self,
+        _host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        let all = self.0.iter().map(|ip| SocketAddr::new(*ip, port));
+        let found = all.filter(|addr| addr.is_ipv4() == (family == IpFamily::V4)).collect();
+        let is_silent = self.0.is_empty();
+        Box::pin(async move { if is_silent { std::future::pending().await } else { Ok(found) } })
     }
 }
 

@@ -9,7 +9,7 @@ use peer::store::new_key;
 use proto::id::{Instance, PeerId};
 use proto::interface::OwnAddress;
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
-use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
+use relay::net::{Asking, BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::outbound::{Origin, Outbound};
 use tokio::net::TcpSocket;
 
@@ -54,8 +54,13 @@ impl Net for From {
         OsNet.listen_tcp(local)
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        OsNet.resolve(host, port)
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        OsNet.resolve(host, port, family)
     }
 }
 

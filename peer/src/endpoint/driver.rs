@@ -324,6 +324,7 @@ impl Driver {
             }
             SessionInput::Found(addrs) => self.handle_found(addrs, now),
             SessionInput::Worked(addr) => self.servers.addrs.worked(addr),
+            SessionInput::Nat64(prefix) => self.servers.nat64 = Some(prefix),
             SessionInput::Message(message) => self.session.handle_message(message, now),
             SessionInput::Lost(lost) => {
                 self.link.frames = None;

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use proto::nat64::Nat64Prefix;
 use proto::server_addrs::{ServerAddrs, at_host};
 use proto::ticket::ServerHint;
 use relay::outbound::Outbound;
@@ -24,6 +25,8 @@ pub(super) enum Found {
     Addrs(Vec<SocketAddr>),
     /// At the URL's host is a server of another identity.
     Another(String),
+    /// This network has no IPv4, and reaches IPv4 addresses by this prefix.
+    Nat64(Nat64Prefix),
 }
 
 /// A search under way. Dropping it ends it.
@@ -45,6 +48,7 @@ impl Search {
         let mut tasks = JoinSet::new();
         if let Ok(url) = server.url.parse::<ServerUrl>() {
             tasks.spawn(look_up(outbound.clone(), url.clone(), known.clone(), sender.clone()));
+            tasks.spawn(look_for_nat64(outbound.clone(), known.clone(), sender.clone()));
             tasks.spawn(ask(outbound.clone(), url, server.clone(), sender, wait));
         }
         Self { found, _tasks: tasks }
@@ -67,6 +71,17 @@ async fn look_up(outbound: Outbound, url: ServerUrl, known: ServerAddrs, found: 
         let hosts: Vec<IpAddr> = hosts.iter().map(SocketAddr::ip).collect();
         let addrs = at_host(&hosts, known.as_slice().iter().map(SocketAddr::port));
         if found.send(Found::Addrs(addrs)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The addresses that are known, as a network without IPv4 reaches them (RFC 7050).
+async fn look_for_nat64(outbound: Outbound, known: ServerAddrs, found: mpsc::Sender<Found>) {
+    let Some(prefix) = outbound.nat64().await else { return };
+    let synthesised = known.as_slice().iter().filter_map(|addr| prefix.reach(*addr)).collect();
+    for found_so in [Found::Nat64(prefix), Found::Addrs(synthesised)] {
+        if found.send(found_so).await.is_err() {
             return;
         }
     }

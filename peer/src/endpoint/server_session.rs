@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use proto::id::PeerId;
 use proto::key::SecretKey;
+use proto::nat64::Nat64Prefix;
 use proto::path::{LinkId, PathId, Route};
 use proto::server_addrs::ServerAddrs;
 use proto::ticket::ServerHint;
@@ -105,6 +106,8 @@ pub(super) enum SessionInput {
     Found(Vec<SocketAddr>),
     /// The server was reached here.
     Worked(SocketAddr),
+    /// This network has no IPv4, and reaches IPv4 addresses by this prefix.
+    Nat64(Nat64Prefix),
     /// The server said something.
     Message(FromServer),
     /// It is over.
@@ -185,9 +188,16 @@ impl Attempt {
     async fn learn_more(&self, mut search: Search) -> Lost {
         let mut known = self.addrs.clone();
         while !known.has_both_families() {
-            let Some(Found::Addrs(addrs)) = search.next().await else { break };
-            let new = known.learn(addrs);
-            self.tell(SessionInput::Found(new)).await;
+            match search.next().await {
+                Some(Found::Addrs(addrs)) => {
+                    let new = known.learn(addrs);
+                    self.tell(SessionInput::Found(new)).await;
+                }
+                Some(Found::Nat64(prefix)) => self.tell(SessionInput::Nat64(prefix)).await,
+                // The session shows who is there.
+                Some(Found::Another(_)) => {}
+                None => break,
+            }
         }
         drop(search);
         std::future::pending().await
@@ -231,6 +241,10 @@ impl Attempt {
                         let new = known.learn(addrs);
                         self.dial_each(&mut tries, ServerAddrs::new(new.clone()).to_dial());
                         self.tell(SessionInput::Found(new)).await;
+                        continue;
+                    }
+                    Some(Found::Nat64(prefix)) => {
+                        self.tell(SessionInput::Nat64(prefix)).await;
                         continue;
                     }
                     Some(Found::Another(found)) => {

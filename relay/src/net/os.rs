@@ -4,6 +4,7 @@
 mod changes;
 mod interfaces;
 mod joining;
+mod names;
 #[cfg(unix)]
 mod udp;
 
@@ -24,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use joining::Joining;
 
 use super::{
-    Asking, BoxFuture, Change, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical,
+    Asking, BoxFuture, Change, IpFamily, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical,
     canonical_ip, is_dual_stack, mapped,
 };
 
@@ -96,8 +97,13 @@ impl Net for OsNet {
         Ok(Box::new(OsListener(TcpListener::from_std(socket.into())?)))
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.map(canonical).collect()) })
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(names::resolve(host, port, family))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, believable};
+use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use proto::dial::{Dial, DialEvent, DialFailure};
 use proto::doorman::{Decision, Doorman};
 use proto::id::Instance;
@@ -245,11 +245,6 @@ impl Driver {
         remote.punch = punch;
         self.remotes.insert(key, remote);
         Some(address)
-    }
-
-    /// Which of a peer's claims are tried: see [`believable`].
-    fn believed(&self, claims: &Claims, observed: Seen) -> Vec<Candidate> {
-        believable(&claims.candidates, &self.grounds(observed))
     }
 
     /// What we say of ourselves: the port that our router maps to us, and the addresses of our interfaces as

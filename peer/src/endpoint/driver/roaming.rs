@@ -80,6 +80,7 @@ impl Driver {
                 self.try_relays();
                 self.session.handle_network_change(now);
                 self.show_all_addresses(now);
+                self.servers.nat64 = None;
                 if let Some(router) = &self.parts.router {
                     router.notify_one();
                 }

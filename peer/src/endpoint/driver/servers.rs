@@ -3,13 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use proto::candidate::{Candidate, CandidateKind, Grounds, Scope, scope};
+use proto::candidate::{Candidate, CandidateKind, Grounds, Scope, believable, scope};
+use proto::nat64::Nat64Prefix;
 use proto::path::{LinkId, PathKind};
 use proto::punch::Survey;
 use proto::seen::Seen;
 use proto::server_addrs::ServerAddrs;
 use proto::sighting::Sightings;
 use proto::wire::session::ToServer;
+use proto::wire::signal::Claims;
 
 use super::Driver;
 use crate::endpoint::remote::{Remote, RemoteKey};
@@ -24,6 +26,8 @@ pub(super) struct ServerSide {
     /// Whether the session sees us at an IPv4 address, if it sees us.
     session_sees_v4: Option<bool>,
     observed: Seen,
+    /// How this network reaches IPv4 addresses, where it has no IPv4.
+    pub(super) nat64: Option<Nat64Prefix>,
 }
 
 impl ServerSide {
@@ -34,6 +38,7 @@ impl ServerSide {
             session: None,
             session_sees_v4: None,
             observed: Seen::NOWHERE,
+            nat64: None,
         }
     }
 
@@ -57,7 +62,24 @@ impl ServerSide {
     /// The IPv4 address at which the server was really reached.
     fn reached_v4(&self) -> Option<IpAddr> {
         let by_session = self.session.filter(|_| self.session_sees_v4 == Some(true));
-        by_session.or_else(|| self.sightings.server(true)).map(|addr| addr.ip())
+        let reached = by_session.or_else(|| self.sightings.server(true))?.ip();
+        match (reached, self.nat64) {
+            (IpAddr::V6(ip), Some(prefix)) => prefix.extract(ip).map(IpAddr::V4),
+            _ => Some(reached),
+        }
+    }
+
+    /// A candidate at the address by which this network reaches it. An address of our network's translator is no address
+    /// of a peer's, and may stand for one that may not be claimed.
+    fn passable(&self, candidate: Candidate) -> Option<Candidate> {
+        let Some(prefix) = self.nat64 else { return Some(candidate) };
+        match candidate.addr.ip() {
+            IpAddr::V6(ip) if prefix.extract(ip).is_some() => None,
+            IpAddr::V4(_) | IpAddr::V6(_) => {
+                let addr = prefix.reach(candidate.addr).unwrap_or(candidate.addr);
+                Some(Candidate { addr, ..candidate })
+            }
+        }
     }
 
     /// All of the server's addresses but the session's are asked where they see us, until that is known of both families.
@@ -167,8 +189,14 @@ impl Driver {
         }
     }
 
+    /// Which of a peer's claims are tried, and at which addresses: see [`believable`].
+    pub(super) fn believed(&self, claims: &Claims, observed: Seen) -> Vec<Candidate> {
+        let believed = believable(&claims.candidates, &self.grounds(observed));
+        believed.into_iter().filter_map(|candidate| self.servers.passable(candidate)).collect()
+    }
+
     /// What the claims of a peer that the server sees there are judged by.
-    pub(super) fn grounds(&self, observed: Seen) -> Grounds {
+    fn grounds(&self, observed: Seen) -> Grounds {
         let is_loopback = |addr: SocketAddr| scope(addr) == Scope::Loopback;
         let loopback = self.servers.observed.iter().any(is_loopback);
         let holds_shared = self.ways.interfaces().holds_shared();

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use proto::interface::OwnAddress;
-use relay::net::{Asking, BoxFuture, Link, Listener, Net, NetworkChanges, Stream, canonical};
+use relay::net::{Asking, BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, Stream, canonical};
 use tokio::sync::{Notify, watch};
 
 use crate::kind::Kind;
@@ -246,18 +246,24 @@ impl Net for SimNet {
         Ok(Box::new(self.listen(local)?))
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move {
-            let at = |ip: &IpAddr| canonical(SocketAddr::new(*ip, port));
-            if let Ok(ip) = host.parse() {
-                return Ok(vec![at(&ip)]);
-            }
-            if host == "localhost" {
-                return Ok(vec![(Ipv4Addr::LOCALHOST, port).into()]);
-            }
-            let known = self.shared.residents.iter().position(|resident| resident.name == host);
-            let host = HostId(known.ok_or(io::ErrorKind::NotFound)?);
-            Ok(self.with_state(|state, _| state.world.net().addresses(host).iter().map(at).collect()))
+            let known = if let Ok(ip) = host.parse() {
+                vec![ip]
+            } else if host == "localhost" {
+                vec![Ipv4Addr::LOCALHOST.into()]
+            } else {
+                let known = self.shared.residents.iter().position(|resident| resident.name == host);
+                let at = |n| self.with_state(|state, _| state.world.net().addresses(HostId(n)).to_vec());
+                known.map(at).unwrap_or_default()
+            };
+            let of_family = known.into_iter().filter(|ip| IpFamily::of(*ip) == family);
+            Ok(of_family.map(|ip| canonical(SocketAddr::new(ip, port))).collect())
         })
     }
 }
