@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::accept::{Gate, accept};
-use crate::addresses::Addresses;
 use crate::admin::Admin;
 use crate::bound::Bound;
 use crate::checks::Checks;
@@ -81,14 +80,7 @@ impl Server {
         let relays = Arc::new(setup::relays(&config, key.peer_id(), checks.clone()));
         let service = relays.own.as_ref().and_then(|relay| relay.service());
         let front = Arc::new(Front {
-            addresses: Addresses::new(
-                Arc::clone(&net),
-                doors,
-                http,
-                config.public_url.as_ref(),
-                &config.domain,
-            )
-            .into(),
+            addresses: setup::addresses(&config, &net, doors, http),
             peer_id: key.peer_id(),
             udp: vec![udp],
             udp_alternate: alternates.iter().map(|(_, addr)| *addr).collect(),
@@ -134,14 +126,20 @@ impl Server {
             tasks: JoinSet::new(),
         };
         server.serve_udp(alternates, &config.limits);
-        let mut doors = vec![Entrance { listener, tls: None }];
-        if let Some(HttpsDoor { listener, tls, certificate, .. }) = https {
-            doors.push(Entrance { listener, tls: Some(tls) });
-            server.tasks.spawn(certificate.follow());
-        }
+        let doors = server.entrances(listener, https);
         server.serve_http(doors, admin.map(|(listener, _)| listener), &config.limits);
         server.look_around(net);
         Ok(server)
+    }
+
+    /// Where visitors come in; the certificate of the second way is kept up to date.
+    fn entrances(&mut self, http: Box<dyn Listener>, https: Option<HttpsDoor>) -> Vec<Entrance> {
+        let mut doors = vec![Entrance { listener: http, tls: None }];
+        if let Some(HttpsDoor { listener, tls, certificate, .. }) = https {
+            doors.push(Entrance { listener, tls: Some(tls) });
+            self.tasks.spawn(certificate.follow());
+        }
+        doors
     }
 
     /// Finds out where this server is, and whether its relays are there, for as long as it runs.

@@ -17,11 +17,13 @@ use quinn::{Endpoint, TransportConfig, VarInt};
 use relay::gateway::{GatewayConfig, NameUrls};
 use relay::http::HttpLimits;
 use relay::listen::Socket;
-use relay::quic::{self, Addresses, ResetKey};
+use relay::net::Net;
+use relay::quic::{self, ResetKey};
 use relay::server::RelayServer;
 use relay::tls;
 use tokio::time::Instant;
 
+use crate::addresses::Addresses;
 use crate::checks::Checks;
 use crate::config::{Limits, Relaying, ServerConfig};
 use crate::in_turn::InTurn;
@@ -104,6 +106,17 @@ pub(crate) fn checks(config: &ServerConfig, doors: &[Door], http: SocketAddr) ->
     })
 }
 
+/// Where clients reach a server that has these sockets.
+pub(crate) fn addresses(
+    config: &ServerConfig,
+    net: &Arc<dyn Net>,
+    doors: Vec<Door>,
+    http: SocketAddr,
+) -> Arc<Addresses> {
+    let public_url = config.public_url.as_ref();
+    Arc::new(Addresses::new(Arc::clone(net), doors, http, public_url, &config.domain))
+}
+
 /// The relays of a server, its own among them.
 pub(crate) fn relays(config: &ServerConfig, server: PeerId, checks: Checks) -> Relays {
     let own = |limits| Some(Arc::new(RelayServer::start(server, limits)));
@@ -130,7 +143,7 @@ pub(crate) fn endpoint(
         tls::server_config(key, &[session::ALPN, gateway::ALPN]),
         &reset_key,
         Arc::new(transport()),
-        Addresses::Real,
+        quic::Addresses::Real,
     );
     Endpoint::new_with_abstract_socket(
         quic::endpoint_config(&reset_key, seed),
