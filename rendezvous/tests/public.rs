@@ -139,7 +139,9 @@ async fn the_well_known_document_names_the_server() {
     assert_eq!(
         body(&answer),
         format!(
-            r#"{{"version":1,"peer_id":"{id}","udp":["{udp}"],"udp_alternate":["{alternate}"],"relays":[{{"url":"{relay}","peer_id":"{id}"}}],"domain":"example.test"}}"#
+            r#"{{"version":1,"peer_id":"{id}","udp":["{udp}"],"udp_alternate":["{alternate}"],"udp_ports":[{},{}],"relays":[{{"url":"{relay}","peer_id":"{id}"}}],"domain":"example.test"}}"#,
+            udp.port(),
+            alternate.port()
         )
     );
 }
