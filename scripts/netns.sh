@@ -25,6 +25,12 @@ verbs
       --hopeless-runs N   the same for pairs that are to end in a verdict   [default: as --runs]
       --jobs N      pairs at a time                                         [default: 2]
       --json        one object a line: the laboratory's `pair` events
+  deploy [NAME…]    run the programs in ordinary deployments of server and peers, and compare with the table of
+                    what must come of them (scripts/netns/deploy/table.py); a NAME may be a pattern
+      --list        only list them
+      --runs N      runs of each, in a sandbox of its own                   [default: 1]
+      --jobs N      runs at a time                                          [default: 2]
+      --json        one object a line
   natcheck          prove with real packets that each NAT kind is what its name says
   kinds             list the NAT kinds
 
@@ -38,11 +44,13 @@ options of demo, run, shell, matrix
 
 environment
   CULVERT_BIN       directory of the programs; built there with cargo if absent [default: target/release]
+  TEST_SIZE=full    the deployment `suspend-10-minutes` takes them, not 20 seconds
   CI=true           what can't run is a failure (1), not a skip (77)
 
 example
   scripts/netns.sh demo --size 64MiB
   scripts/netns.sh matrix --pairs port-restricted:symmetric-random,wire:full-cone:open --runs 5
+  scripts/netns.sh deploy docker-dnat 'home-server-*'
 HELP
 }
 
@@ -87,7 +95,7 @@ require_commands() {
 find_programs() {
     local program missing=()
     NETNS_BIN=${CULVERT_BIN:-${CARGO_TARGET_DIR:-$ROOT/target}/release}
-    for program in peer rendezvous nat-sim; do
+    for program in peer rendezvous relay nat-sim; do
         [[ -x $NETNS_BIN/$program ]] || missing+=(--bin "$program")
     done
     if ((${#missing[@]} > 0)); then
@@ -133,6 +141,8 @@ inside_sandbox() {
     source "$ROOT/scripts/netns/homes.sh"
     # shellcheck source=scripts/netns/demo.sh
     source "$ROOT/scripts/netns/demo.sh"
+    # shellcheck source=scripts/netns/deploy.sh
+    source "$ROOT/scripts/netns/deploy.sh"
     trap stop_programs EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
@@ -249,6 +259,18 @@ main() {
         # shellcheck source=scripts/netns/programs.sh
         source "$ROOT/scripts/netns/programs.sh"
         exec "$NETNS_PYTHON" "$NETNS_SCRIPTS/matrix.py" "${MATRIX[@]}"
+        ;;
+    deploy)
+        require_commands
+        find_programs
+        choose_sandbox
+        # shellcheck source=scripts/netns/programs.sh
+        source "$ROOT/scripts/netns/programs.sh"
+        exec "$NETNS_PYTHON" "$NETNS_SCRIPTS/deploy.py" "$@"
+        ;;
+    deploy-one)
+        find_programs
+        enter_sandbox deploy_one "$@"
         ;;
     shell)
         parse_options "$@"

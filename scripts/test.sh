@@ -113,7 +113,7 @@ missing_packages() {
     [[ $TEST_SIZE != full || -e /usr/share/novnc/vnc.html ]] || printf 'novnc\n'
     for pair in "${long[@]}" cc:build-essential curl:curl ip:iproute2 iperf3:iperf3 miniupnpd:miniupnpd-nftables \
         nft:nftables nginx:nginx-light node:nodejs npm:npm openssl:openssl python3:python3 \
-        scp:openssh-client setpriv:util-linux smbclient:smbclient smbd:samba sshd:openssh-server tinyproxy:tinyproxy \
+        scp:openssh-client setpriv:util-linux smbclient:smbclient smbd:samba sshd:openssh-server tayga:tayga tinyproxy:tinyproxy \
         turnutils_stunclient:coturn unshare:util-linux; do
         command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
     done | sort -u
@@ -266,7 +266,7 @@ rootless_steps() {
     mkdir -p "$UNPRIVILEGED/tests" "$UNPRIVILEGED/bin"
     cp -r scripts "$UNPRIVILEGED/"
     cp -r tests/netns "$UNPRIVILEGED/tests/"
-    cp "$CULVERT_BIN"/{peer,rendezvous,nat-sim} "$UNPRIVILEGED/bin/" || true
+    cp "$CULVERT_BIN"/{peer,rendezvous,relay,nat-sim} "$UNPRIVILEGED/bin/" || true
     chmod -R a+rX "$UNPRIVILEGED"
     for script in tests/netns/*.sh; do
         grep -q '^# also-without-root' "$script" || continue

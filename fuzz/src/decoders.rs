@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE32_NOPAD;
-use proto::candidate::{MAX_CANDIDATES, Scope, believable, canonical, scope};
+use proto::candidate::{Grounds, MAX_CANDIDATES, Scope, believable, canonical, scope};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::name::ShareName;
 use proto::proof::{Exchange, TicketSecret};
 use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats, Reply};
+use proto::seen::Seen;
 use proto::stun::{self, BindingRequest, Preview, Role};
 use proto::ticket::{PREFIX, Ticket};
 use proto::wire::gateway::{FromGateway, ToGateway, Visitor};
@@ -184,12 +185,12 @@ pub fn signals(data: &[u8]) {
 
 fn check_claims(claims: &Claims) {
     let observed: SocketAddr = "203.0.113.9:4000".parse().expect("an address");
-    for observed in [None, Some(observed)] {
-        let believed = believable(&claims.candidates, observed, false);
+    for observed in [Seen::NOWHERE, Seen::at(observed)] {
+        let believed = believable(&claims.candidates, &Grounds { observed, ..Grounds::default() });
         assert!(believed.len() <= MAX_CANDIDATES);
         for candidate in believed {
             assert_eq!(candidate.addr, canonical(candidate.addr));
-            let strange = candidate.addr.is_ipv4() && observed.is_none_or(|o| o.ip() != candidate.addr.ip());
+            let strange = candidate.addr.is_ipv4() && !observed.has_ip(candidate.addr.ip());
             match scope(candidate.addr) {
                 Scope::Unusable | Scope::Loopback => panic!("{candidate:?} is believed"),
                 Scope::Global => assert!(!strange, "{candidate:?} is believed"),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind, canonical};
+use proto::interface::Rank;
 use proto::path::{CheckTransmit, LinkId, PathAgent, PathConfig, PathId, PathKind, Traffic};
 use proto::proof::CheckKeys;
 use proto::stun::{self, Role};
@@ -86,6 +87,8 @@ impl World {
             3 => {
                 use CandidateKind::{Host, Mapped, PeerReflexive, Reflexive};
                 let kind = [Host, PeerReflexive, Mapped, Reflexive][usize::from(a % 4)];
+                let rank = [Rank::Lan, Rank::Public, Rank::Overlay][usize::from(a / 4 % 3)];
+                self.agent.set_rank(addr(b).ip(), rank);
                 self.agent.add_candidate(Candidate { kind, addr: addr(b) }, self.now);
             }
             4 => {

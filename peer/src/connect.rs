@@ -22,6 +22,7 @@ use crate::forward::{Counters, Ended, forward};
 use crate::path_report;
 use crate::store::{Alias, Store};
 use crate::ticket_source;
+use crate::warning;
 
 /// How long a visitor waits for a connection that is being made, or made again.
 const WAIT: Duration = Duration::from_secs(30);
@@ -51,8 +52,12 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
     }
     let key = store.identity()?;
     let config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
-    let mut config =
-        EndpointConfig { relay: ticket.relay.clone(), proxy: cli::proxy()?, paths: args.path, ..config };
+    let mut config = EndpointConfig {
+        relays: ticket.relay.iter().cloned().collect(),
+        proxy: cli::proxy()?,
+        paths: args.path,
+        ..config
+    };
     if !args.no_portmap {
         config = config.with_port_mapping();
     }
@@ -111,6 +116,8 @@ impl Tunnel {
     /// Connects, listens, and connects again whenever the connection is lost.
     async fn run(self, mut listeners: Vec<Arc<dyn Listener>>) -> Failure {
         tokio::spawn(print_paths(self.endpoint.clone(), self.report.clone(), self.started));
+        let server = self.ticket.server.clone();
+        tokio::spawn(warning::suspect(self.report.clone(), server, self.endpoint.standing()));
         let (current, live) = watch::channel(None);
         let given = listeners.len();
         for (number, listener) in listeners.iter().enumerate() {
@@ -118,7 +125,7 @@ impl Tunnel {
         }
         let begun = match self.endpoint.begin(&self.ticket).await {
             Ok(begun) => begun,
-            Err(error) => return error.into(),
+            Err(error) => return warning::of_ticket(error, &self.ticket.server).into(),
         };
         // Whoever came before now need not wait to hear that we are let in: what they send follows the proof.
         let _ = current.send(Some(begun.early()));
@@ -214,8 +221,12 @@ async fn print_paths(endpoint: Endpoint, report: Report, started: Instant) {
     // It holds no endpoint while it waits: the last owner's end is this task's too.
     drop(endpoint);
     while let Ok(event) = events.recv().await {
-        if let EndpointEvent::Path(path) = event {
-            path_report::print(&report, &path, started);
+        match event {
+            EndpointEvent::Path(path) => path_report::print(&report, &path, started),
+            EndpointEvent::NoUdp(cause) => warning::no_udp(&report, cause),
+            EndpointEvent::Registered(_)
+            | EndpointEvent::Displaced(_)
+            | EndpointEvent::OfferRefused { .. } => {}
         }
     }
 }

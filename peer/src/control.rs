@@ -52,6 +52,11 @@ pub(crate) struct Snapshot {
     pub(crate) server: String,
     /// `starting`, `up`, `down` or `failed`.
     pub(crate) session: String,
+    /// Whether the session goes through the server's relay, and why, as far as that is known.
+    #[serde(default)]
+    pub(crate) relayed: bool,
+    #[serde(default)]
+    pub(crate) relayed_because: Option<String>,
     pub(crate) observed: Option<SocketAddr>,
     /// For how many seconds the NAT here was seen to keep an idle flow.
     pub(crate) nat_keeps_s: Option<u64>,
@@ -129,7 +134,11 @@ pub(crate) fn open(store: &Store, endpoint: Endpoint, subject: Subject) -> Optio
             Err(error) => failure = Some((dir, error)),
         }
     }
-    tracing::warn!(?failure, "`peer status` will not see this process");
+    if store.keeps() {
+        tracing::warn!(?failure, "`peer status` will not see this process");
+    } else {
+        tracing::debug!(?failure, "`peer status` will not see this process");
+    }
     None
 }
 
@@ -198,12 +207,15 @@ impl Desk {
             Standing::Down => "down",
             Standing::Failed(_) => "failed",
         };
+        let is_up = session == "up";
         Some(Snapshot {
             pid: std::process::id(),
             command: self.subject.command.to_owned(),
             since: rfc3339(self.since),
             server: self.subject.server.clone(),
             session: session.to_owned(),
+            relayed: is_up && status.is_relayed,
+            relayed_because: status.no_udp.filter(|_| is_up).map(|cause| cause.to_string()),
             observed: status.observed,
             nat_keeps_s: status.nat_keeps.map(|kept| kept.as_secs()),
             name: self.subject.name.clone(),

@@ -3,6 +3,7 @@
 use proto::dial::DialFailure;
 use proto::id::PeerId;
 use proto::wire::signal::Refusal;
+use relay::certificate;
 use relay::program::{Code, Failure};
 
 /// Why a share or a connection did not come about, or ended.
@@ -18,22 +19,31 @@ pub enum Error {
         why: &'static str,
     },
     /// The server's HTTP side could not be asked who it is.
-    #[error("the server {url} cannot be reached ({why}); check the address, and whether the server runs")]
+    #[error("{}", unreachable_text(url, why))]
     ServerUnreachable {
         /// Its URL.
         url: String,
         /// What failed.
         why: String,
     },
-    /// The server's UDP port did not answer.
-    #[error(
-        "the server {url} does not answer over UDP ({why}); check that UDP to it is not blocked, and that it runs"
-    )]
+    /// The server did not answer at its UDP port, nor over TCP where that is allowed.
+    #[error("the server {url} does not answer: {why}")]
     ServerSilent {
         /// Its URL.
         url: String,
-        /// Where it was looked for.
+        /// What keeps it away, and how to mend that.
         why: String,
+    },
+    /// A ticket's server did not answer, and is one that only the sharer's network or machine reaches.
+    #[error(
+        "this ticket names a server {place} ({host}), and nothing answers there over TCP or UDP: connect from there, or \
+         ask the sharer to name the server by an address that others reach"
+    )]
+    ServerElsewhere {
+        /// The host of its URL.
+        host: String,
+        /// Where that is.
+        place: &'static str,
     },
     /// The server is not the one it was.
     #[error(
@@ -76,6 +86,17 @@ pub enum Error {
          other; try from another network"
     )]
     NoPath,
+    /// The same, and the relay can't be reached either.
+    #[error(
+        "no direct path to the peer could be found, and the relay {url} cannot be reached ({why}); try from another \
+         network, or have the server's operator look at that relay"
+    )]
+    RelayAway {
+        /// Its URL.
+        url: String,
+        /// What failed.
+        why: String,
+    },
     /// The same, where nothing else than a direct path was asked for.
     #[error(
         "no direct path to the peer could be found: the networks at both ends let no packets through to each \
@@ -97,6 +118,18 @@ pub enum Error {
     /// This side cannot go on.
     #[error("{0}")]
     Local(String),
+}
+
+fn unreachable_text(url: &str, why: &str) -> String {
+    // A certificate's fault brings its own cure.
+    match why.starts_with(certificate::BEGIN) {
+        true => format!("the server {url} cannot be trusted: {why}"),
+        false => {
+            format!(
+                "the server {url} cannot be reached ({why}); check the address, and whether the server runs"
+            )
+        }
+    }
 }
 
 fn dial_text(failure: DialFailure) -> &'static str {
@@ -130,7 +163,9 @@ impl Error {
         match self {
             Self::ServerUnreachable { .. }
             | Self::ServerSilent { .. }
+            | Self::ServerElsewhere { .. }
             | Self::NoPath
+            | Self::RelayAway { .. }
             | Self::NoDirectPath
             | Self::NoRelay(_)
             | Self::Broken(_)
@@ -152,7 +187,9 @@ impl From<Error> for Failure {
         let (code, slug) = match &error {
             Error::ServerUrl { .. } => (Code::Usage, "usage"),
             Error::ServerUnreachable { .. } => (Code::Unreachable, "server-unreachable"),
-            Error::ServerSilent { .. } => (Code::Unreachable, "server-silent"),
+            Error::ServerSilent { .. } | Error::ServerElsewhere { .. } => {
+                (Code::Unreachable, "server-silent")
+            }
             Error::ServerChanged { .. } => (Code::NotAuthorised, "server-changed"),
             Error::ServerRefused { .. } => (Code::NotAuthorised, "server-refused"),
             Error::NotAdmitted { .. } => (Code::NotAuthorised, "not-admitted"),
@@ -162,7 +199,9 @@ impl From<Error> for Failure {
             Error::Dial(DialFailure::Refused(Refusal::Expired)) => (Code::NotAuthorised, "ticket-expired"),
             Error::Dial(DialFailure::Refused(Refusal::Full)) => (Code::Failed, "peer-full"),
             Error::Dial(DialFailure::Refused(_)) => (Code::NotAuthorised, "not-authorised"),
-            Error::NoPath | Error::NoDirectPath | Error::NoRelay(_) => (Code::Failed, "no-path"),
+            Error::NoPath | Error::RelayAway { .. } | Error::NoDirectPath | Error::NoRelay(_) => {
+                (Code::Failed, "no-path")
+            }
             Error::WrongPeer(_) => (Code::NotAuthorised, "wrong-peer"),
             Error::Broken(_) => (Code::Failed, "broken"),
             Error::Local(_) => (Code::Failed, "failed"),

@@ -19,6 +19,7 @@ mod path_report;
 pub mod path_socket;
 mod ping;
 mod portmap;
+mod probe;
 mod public;
 pub mod server_url;
 mod share;
@@ -27,6 +28,7 @@ pub mod store;
 pub mod target;
 mod ticket_source;
 mod trust;
+mod warning;
 
 pub use endpoint::{Connection, Endpoint, EndpointConfig, PathPolicy, Visit};
 pub use error::Error;

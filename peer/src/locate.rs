@@ -1,5 +1,6 @@
 //! Finding a server: who it is and where its UDP port is, by `GET /.well-known/culvert` on its URL.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -7,9 +8,11 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::SendRequest;
 use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use proto::server_addrs::{ServerAddrs, at_host, meant_for_us};
 use proto::ticket::{MAX_ADDRS, ServerHint};
+use proto::wire::session::MAX_HINTS;
 use proto::wire::signal::RelayHint;
-use relay::outbound::{Origin, Outbound, OutboundError};
+use relay::outbound::{Connected, Origin, Outbound, OutboundError};
 use rendezvous::well_known::{self, WellKnown};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -33,8 +36,8 @@ const MAX_ANSWER: usize = 16 * 1024;
 pub struct Located {
     /// Who and where it is.
     pub server: ServerHint,
-    /// The relay at which its peers wait.
-    pub relay: Option<RelayHint>,
+    /// The relays at which its peers may wait, in its order.
+    pub relays: Vec<RelayHint>,
 }
 
 /// Asks a server who and where it is, for ten seconds if need be.
@@ -45,7 +48,7 @@ pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Err
     let deadline = Instant::now() + PATIENCE;
     loop {
         let error = match timeout(ATTEMPT, ask(outbound, url)).await {
-            Ok(Ok(known)) => return Ok(located(url, known)),
+            Ok(Ok(answer)) => return Ok(located(url, answer)),
             Ok(Err(why)) => why,
             Err(_) => Failed { why: "it did not answer in time".into(), passing: true },
         };
@@ -67,7 +70,7 @@ pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Err
 /// Why it came to nothing.
 pub(crate) async fn ask_once(outbound: &Outbound, url: &ServerUrl) -> Result<Located, String> {
     match timeout(ATTEMPT, ask(outbound, url)).await {
-        Ok(Ok(known)) => Ok(located(url, known)),
+        Ok(Ok(answer)) => Ok(located(url, answer)),
         Ok(Err(failed)) => Err(failed.why),
         Err(_) => Err("it did not answer in time".into()),
     }
@@ -83,7 +86,7 @@ pub(crate) async fn describe(
     patience: Duration,
 ) -> Result<WellKnown, Error> {
     let why = match timeout(patience, ask(outbound, url)).await {
-        Ok(Ok(known)) => return Ok(known),
+        Ok(Ok(answer)) => return Ok(answer.known),
         Ok(Err(failed)) => failed.why,
         Err(_) => "it did not answer in time".into(),
     };
@@ -93,7 +96,7 @@ pub(crate) async fn describe(
 /// From a request to the head of its answer, whatever it is, on a connection that stands already; `None` where
 /// nothing answers.
 pub(crate) async fn round_trip(outbound: &Outbound, url: &ServerUrl, path: &str) -> Option<Duration> {
-    let mut sender = open(outbound, url).await.ok()?;
+    let (mut sender, _) = open(outbound, url).await.ok()?;
     let request = Request::get(path).header(header::HOST, url.authority()).body(Empty::new()).ok()?;
     let begin = Instant::now();
     sender.send_request(request).await.ok()?;
@@ -124,8 +127,15 @@ impl From<OutboundError> for Failed {
     }
 }
 
-async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<WellKnown, Failed> {
-    let mut sender = open(outbound, url).await?;
+/// What a server says of itself.
+struct Answered {
+    known: WellKnown,
+    /// Where it was reached by TCP; through a proxy that is not known.
+    reached: Option<IpAddr>,
+}
+
+async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<Answered, Failed> {
+    let (mut sender, reached) = open(outbound, url).await?;
     let request = Request::get(well_known::PATH)
         .header(header::HOST, url.authority())
         .header(header::ACCEPT, "application/json")
@@ -143,31 +153,37 @@ async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<WellKnown, Failed> 
         .to_bytes();
     let known: WellKnown =
         serde_json::from_slice(&body).map_err(|_| wrong("it is no Culvert server".into()))?;
-    if known.version != well_known::VERSION || known.udp.is_empty() {
+    if known.version != well_known::VERSION {
         return Err(wrong("it is a Culvert server of another version".into()));
     }
-    Ok(known)
+    Ok(Answered { known, reached })
 }
 
-/// What of a server's document is kept.
-fn located(url: &ServerUrl, known: WellKnown) -> Located {
-    let udp = known.udp.into_iter().take(MAX_ADDRS).map(proto::candidate::canonical).collect();
-    let relay =
-        known.relays.into_iter().next().map(|relay| RelayHint { url: relay.url, peer_id: relay.peer_id });
-    Located { server: ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }, relay }
+/// What of a server's document is kept: of its UDP ports, first those at the address where it was just reached by TCP.
+fn located(url: &ServerUrl, Answered { known, reached }: Answered) -> Located {
+    let hosts: Vec<IpAddr> = reached.into_iter().collect();
+    let ports = known.udp.iter().map(SocketAddr::port).chain(known.udp_ports.first().copied());
+    let likely = at_host(&hosts, ports);
+    let mut udp = ServerAddrs::new(likely);
+    udp.learn(meant_for_us(&known.udp, reached));
+    let udp = udp.as_slice().iter().copied().take(MAX_ADDRS).collect();
+    let relays = known.relays.into_iter().take(MAX_HINTS);
+    let relays = relays.map(|relay| RelayHint { url: relay.url, peer_id: relay.peer_id }).collect();
+    Located { server: ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }, relays }
 }
 
 /// A way for HTTP requests to a host.
 type Requests = SendRequest<Empty<Bytes>>;
 
-/// Opens one to the host of a URL.
-async fn open(outbound: &Outbound, url: &ServerUrl) -> Result<Requests, Failed> {
+/// Opens one to the host of a URL, and tells where that was reached, if it was not through a proxy.
+async fn open(outbound: &Outbound, url: &ServerUrl) -> Result<(Requests, Option<IpAddr>), Failed> {
     let origin = Origin { tls: url.tls, host: url.host.clone(), port: url.port };
-    let stream = outbound.connect(&origin).await?.wire;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let Connected { wire, remote, is_proxied } = outbound.connect(&origin).await?;
+    let reached = (!is_proxied).then(|| remote.ip().to_canonical());
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(wire)).await?;
     tokio::spawn(async move {
         // Whatever breaks the connection shows as the request's own error.
         let _ = connection.await;
     });
-    Ok(sender)
+    Ok((sender, reached))
 }

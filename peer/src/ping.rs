@@ -16,7 +16,7 @@ use crate::endpoint::{Connection, Endpoint, EndpointConfig};
 use crate::error::Error;
 use crate::path_report;
 use crate::store::Store;
-use crate::ticket_source;
+use crate::{ticket_source, warning};
 
 /// From the beginning of one round trip to that of the next.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -40,7 +40,8 @@ pub(crate) async fn run(args: cli::Ping, report: Report) -> Result<Ending, Failu
     let key = Arc::new(store.identity()?);
     // The router is asked for no port: a path that a ping found by one would be no other visitor's.
     let config = EndpointConfig::new(key, ticket.server.clone());
-    let config = EndpointConfig { relay: ticket.relay.clone(), proxy: cli::proxy()?, ..config };
+    let config =
+        EndpointConfig { relays: ticket.relay.iter().cloned().collect(), proxy: cli::proxy()?, ..config };
     let endpoint = Endpoint::bind(config, Arc::new(OsNet))?;
     let ended = tokio::select! {
         ended = ping(&endpoint, &ticket, args.count, &report) => ended.map(Ending::from),
@@ -51,7 +52,8 @@ pub(crate) async fn run(args: cli::Ping, report: Report) -> Result<Ending, Failu
 }
 
 async fn ping(endpoint: &Endpoint, ticket: &Ticket, count: u32, report: &Report) -> Result<(), Failure> {
-    let connection = endpoint.connect(ticket).await?;
+    let connection =
+        endpoint.connect(ticket).await.map_err(|error| warning::of_ticket(error, &ticket.server))?;
     let mut echo = connection.echo().await?;
     let mut answered = Vec::new();
     let mut next = Instant::now();

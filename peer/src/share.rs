@@ -34,7 +34,7 @@ use crate::path_report;
 use crate::public::{self, Notice, Public};
 use crate::store::{self, Store, StoredShare};
 use crate::target::TcpTarget;
-use crate::{embedded, trust};
+use crate::{embedded, trust, warning};
 
 /// Visitors at once, over all connections. Each has a socket and two buffers of 64 kB.
 const MAX_VISITORS: usize = 4096;
@@ -61,7 +61,7 @@ struct VisitorFields {
 pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> Result<Ending, Failure> {
     let shutdown = Shutdown::install().map_err(|error| Failure::failed("no-signals", error))?;
     let net: Arc<dyn Net> = Arc::new(OsNet);
-    let store = Store::of_this_user()?;
+    let store = if args.ephemeral { Store::for_one_run() } else { Store::of_this_user()? };
     let proxy = cli::proxy()?;
     let (server, located) = match &args.server {
         Some(url) => {
@@ -78,9 +78,9 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
         }
     };
     let key = if args.ephemeral { store::new_key() } else { store.identity()? };
-    let Located { server: hint, relay } = located;
+    let Located { server: hint, relays } = located;
     let config = EndpointConfig::new(Arc::new(key), hint.clone());
-    let mut config = EndpointConfig { relay: relay.clone(), proxy, ..config };
+    let mut config = EndpointConfig { relays: relays.clone(), proxy, ..config };
     if !args.no_portmap {
         config = config.with_port_mapping();
     }
@@ -96,8 +96,10 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
         listen: Arc::default(),
     };
     let _control = control::open(&store, endpoint.clone(), subject);
+    let in_ticket = hint.for_others();
     let offered = Offered {
-        ticket: ticket(&stored, (hint, relay), endpoint.peer_id()).to_text(),
+        ticket: ticket(&stored, (in_ticket.clone(), relays.into_iter().next()), endpoint.peer_id()).to_text(),
+        server: in_ticket,
         name: public.as_ref().map_or_else(|| stored.name.clone(), |public| public.name.clone()),
         public,
         embedded: server.is_some(),
@@ -218,6 +220,8 @@ fn stopped() -> Failure {
 /// What is shared, and everything that serving it takes.
 struct Offered {
     ticket: String,
+    /// The server, as the ticket names it.
+    server: ServerHint,
     name: String,
     /// How it is shown to the world, where it is.
     public: Option<PublicShare>,
@@ -308,6 +312,7 @@ impl Offered {
                 "{} was not let in: its ticket is not, or no longer, good here.",
                 peer.short()
             )),
+            Ok(EndpointEvent::NoUdp(cause)) => warning::no_udp(&self.report, cause),
             Ok(EndpointEvent::Path(path)) => path_report::print(&self.report, &path, self.started),
             Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return Some(stopped()),
@@ -350,6 +355,9 @@ impl Offered {
             },
         );
         let style = self.report.style();
+        if !self.embedded {
+            warning::local_ticket(&self.report, &self.server);
+        }
         if self.embedded {
             self.report.line(
                 "No server is configured, so this program runs one itself: it is reached from this machine and its \

@@ -67,12 +67,21 @@ fn print(report: &Report, snapshot: &Snapshot) {
         clean(&what),
         clean(since)
     ));
-    report.line(format_args!("  server {}: {}", clean(server), clean(session)));
+    report.line(format_args!("  server {}: {}{}", clean(server), clean(session), relayed(snapshot)));
     if let Some(seconds) = snapshot.nat_keeps_s {
         report.line(format_args!("  NAT: keeps an idle flow for {seconds} s at least"));
     }
     for peer in &snapshot.peers {
         print_peer(report, peer);
+    }
+}
+
+/// How the session goes, where it is not by UDP.
+fn relayed(snapshot: &Snapshot) -> String {
+    match &snapshot.relayed_because {
+        _ if !snapshot.relayed => String::new(),
+        Some(because) => format!(", through its relay, because {}", clean(because)),
+        None => ", through its relay".to_owned(),
     }
 }
 

@@ -14,10 +14,15 @@ use serde::{Deserialize, Serialize};
 
 pub use aliases::{Alias, InvalidAlias};
 
+/// A directory that no system has: nothing can be read or written there.
+const NOWHERE: &str = "/dev/null/culvert";
+
 /// The directory of a user's state.
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// Whether it is an error when something can't be kept, or read again.
+    keeps: bool,
 }
 
 /// One share, as it is kept. The file is private: it holds the ticket's secret.
@@ -82,12 +87,32 @@ impl Store {
     /// # Errors
     /// There is no home directory.
     pub fn of_this_user() -> Result<Self, Failure> {
-        Ok(Self { dir: state::directory("peer")? })
+        Ok(Self { dir: state::directory("peer")?, keeps: true })
+    }
+
+    /// The same for a run that keeps nothing of its own. What is there is read; where there is no directory, or none that
+    /// can be written, it does without.
+    pub fn for_one_run() -> Self {
+        let dir = state::directory("peer").unwrap_or_else(|_| NOWHERE.into());
+        Self { dir, keeps: false }
+    }
+
+    /// What a state file's access came to; what this run can do without is `instead`.
+    fn or<T>(&self, done: Result<T, state::Error>, instead: impl FnOnce() -> T) -> Result<T, Failure> {
+        match done {
+            Err(state::Error::Io { .. }) if !self.keeps => Ok(instead()),
+            done => Ok(done?),
+        }
+    }
+
+    /// Whether what is to be kept must be.
+    pub const fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// A store in this directory.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), keeps: true }
     }
 
     /// The identity, made on first use.
@@ -108,7 +133,8 @@ impl Store {
 
     fn key(&self, name: &str) -> Result<SecretKey, Failure> {
         let path = self.dir.join(name);
-        let der = state::load_or_create_secret(&path, || new_key().pkcs8().to_vec())?;
+        let new = || new_key().pkcs8().to_vec();
+        let der = self.or(state::load_or_create_secret(&path, new), new)?;
         SecretKey::from_pkcs8(&der).map_err(|error| {
             Failure::failed(
                 "bad-identity",
@@ -142,7 +168,7 @@ impl Store {
     /// # Errors
     /// The file can't be read, or is damaged.
     pub fn pinned(&self, url: &str) -> Result<Option<PeerId>, Failure> {
-        let pinned = self.pin_file(url).load()?;
+        let pinned = self.or(self.pin_file(url).load(), || None)?;
         Ok(pinned.and_then(|pinned| pinned.peer_id.parse().ok()))
     }
 
@@ -152,7 +178,7 @@ impl Store {
     /// The file can't be written.
     pub fn pin(&self, url: &str, peer_id: PeerId) -> Result<(), Failure> {
         let pinned = PinnedServer { url: url.to_owned(), peer_id: peer_id.to_string() };
-        Ok(self.pin_file(url).save(&pinned)?)
+        self.or(self.pin_file(url).save(&pinned), || ())
     }
 
     /// Where a server's identity is kept, for the words that tell a user how to forget it.
@@ -169,7 +195,7 @@ impl Store {
     /// # Errors
     /// The file can't be read, or is damaged.
     pub fn embedded_ports(&self) -> Result<EmbeddedPorts, Failure> {
-        Ok(self.ports_file().load()?.unwrap_or_default())
+        Ok(self.or(self.ports_file().load(), || None)?.unwrap_or_default())
     }
 
     /// Remembers them.
@@ -177,7 +203,7 @@ impl Store {
     /// # Errors
     /// The file can't be written.
     pub fn save_embedded_ports(&self, ports: EmbeddedPorts) -> Result<(), Failure> {
-        Ok(self.ports_file().save(&ports)?)
+        self.or(self.ports_file().save(&ports), || ())
     }
 
     fn ports_file(&self) -> StateFile<EmbeddedPorts> {

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use proto::wire::peer::{Target, TargetKind};
-use relay::net::{Net, Stream};
+use relay::net::{Net, Stream, resolve_all};
 use tokio::time::timeout;
 
 /// How long a target may take to accept a connection.
@@ -38,7 +38,7 @@ impl TcpTarget {
     /// What the last address said.
     pub async fn connect(&self, net: &dyn Net) -> io::Result<Stream> {
         let addrs = match &self.host {
-            Some(host) => net.resolve(host, self.port).await?,
+            Some(host) => resolve_all(net, host, self.port).await?,
             None => [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)]
                 .map(|ip| SocketAddr::new(ip, self.port))
                 .to_vec(),

@@ -143,6 +143,9 @@ async fn strangers_datagrams_change_nothing() {
     let (sharer, connector) = (Home::new(), Home::new());
     let mut share = sharer.share(&http.url(), &origin.target());
     let mut ticket: Ticket = share.ticket().await.parse().unwrap();
+    // A wire is one peer's: the connector asks a URL of its own where the server is.
+    let http_of_connector = FakeHttp::naming(server.peer_id(), &[connectors.addr()]).await;
+    ticket.server.url = http_of_connector.url();
     ticket.server.udp = vec![connectors.addr()];
     let mut connect = connector.connect(&ticket.to_text());
     let sharer_at = here(&connect.event("path").await);

@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::interface::is_shared;
+use crate::seen::Seen;
+
 /// How many candidates one side may name. More are refused with the whole message (RFC 8445 §19.5.1
 /// is why there is a limit).
 pub const MAX_CANDIDATES: usize = 8;
@@ -95,44 +98,83 @@ fn scope_v6(ip: Ipv6Addr) -> Scope {
     }
 }
 
-/// Which of the candidates that a peer claims for itself may be tried.
+/// What a peer's claims are judged by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Grounds {
+    /// Where the server sees the peer.
+    pub observed: Seen,
+    /// Whether our own session is on this machine too.
+    pub loopback: bool,
+    /// Whether an address of ours is in 100.64.0.0/10, where an overlay or a carrier may have put the peer too.
+    pub holds_shared: bool,
+    /// The IPv4 address at which we reached the server ourselves.
+    pub server: Option<IpAddr>,
+}
+
+impl Grounds {
+    /// The public address of the network that the peer and the server are both in: the server sees the peer at an
+    /// address that is worth nothing elsewhere, and we reached the server at a global one. The router in between is
+    /// that of both.
+    fn shared_router(&self) -> Option<IpAddr> {
+        let is_inside =
+            !self.observed.is_empty() && self.observed.iter().all(|addr| scope(addr) != Scope::Global);
+        let is_global = |ip: &IpAddr| scope(SocketAddr::new(*ip, 1)) == Scope::Global;
+        self.server.map(|ip| ip.to_canonical()).filter(|ip| is_inside && ip.is_ipv4() && is_global(ip))
+    }
+
+    fn believes(&self, candidate: &Candidate) -> bool {
+        let ip = candidate.addr.ip();
+        match scope(candidate.addr) {
+            Scope::Unusable | Scope::Loopback => false,
+            Scope::Local => true,
+            Scope::Global if self.holds_shared && is_shared(ip) => true,
+            Scope::Global => ip.is_ipv6() || self.observed.has_ip(ip) || self.shared_router() == Some(ip),
+        }
+    }
+}
+
+/// Which of the candidates that a peer claims for itself may be tried, and what the server observed of it.
 ///
 /// A peer may name its local addresses. A global IPv4 address counts only if the server observed that
-/// very IP for it. A loopback address can't be claimed; the server may observe one, and it counts where
-/// `loopback` says that our own session is on this machine too. What is dropped was never a reason to
-/// refuse the rest.
-pub fn believable(claimed: &[Candidate], observed: Option<SocketAddr>, loopback: bool) -> Vec<Candidate> {
-    let observed_ip = observed.map(|addr| canonical(addr).ip());
+/// very IP for it, or if it is in 100.64.0.0/10 and one of ours is too, or if it is the server's own and the server observed a local address: then both are behind one
+/// router, and the peer's own port at that router's address is tried too, which its packets to us open. A loopback
+/// address can't be claimed; the server may observe one, and it counts where our own session is on this machine too.
+/// What is dropped was never a reason to refuse the rest.
+pub fn believable(claimed: &[Candidate], grounds: &Grounds) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in claimed.iter().take(MAX_CANDIDATES) {
         let candidate = Candidate::new(candidate.kind, candidate.addr);
-        let believed = match scope(candidate.addr) {
-            Scope::Unusable | Scope::Loopback => false,
-            Scope::Local => true,
-            Scope::Global => candidate.addr.is_ipv6() || observed_ip == Some(candidate.addr.ip()),
-        };
-        let known = kept.iter().any(|other| other.addr == candidate.addr);
-        if believed && !known && candidate.kind != CandidateKind::PeerReflexive {
+        let is_known = kept.iter().any(|other| other.addr == candidate.addr);
+        if grounds.believes(&candidate) && !is_known && candidate.kind != CandidateKind::PeerReflexive {
             kept.push(candidate);
         }
     }
-    if let Some(addr) = observed.map(canonical)
-        && match scope(addr) {
-            Scope::Unusable => false,
-            Scope::Loopback => loopback,
-            Scope::Local | Scope::Global => true,
-        }
-        && !kept.iter().any(|other| other.addr == addr)
-    {
-        kept.truncate(MAX_CANDIDATES - 1);
-        kept.push(Candidate { kind: CandidateKind::Reflexive, addr });
-    }
+    let port = claimed.iter().find(|claim| claim.kind == CandidateKind::Host).map(|claim| claim.addr.port());
+    let guess = grounds.shared_router().zip(port).map(|(ip, port)| SocketAddr::new(ip, port));
+    let is_usable = |addr: &SocketAddr| match scope(*addr) {
+        Scope::Unusable => false,
+        Scope::Loopback => grounds.loopback,
+        Scope::Local | Scope::Global => true,
+    };
+    let observed: Vec<SocketAddr> = grounds.observed.iter().chain(guess).filter(is_usable).collect();
+    let unclaimed: Vec<SocketAddr> =
+        observed.into_iter().filter(|addr| !kept.iter().any(|other| other.addr == *addr)).collect();
+    kept.truncate(MAX_CANDIDATES - unclaimed.len());
+    kept.extend(unclaimed.into_iter().map(|addr| Candidate { kind: CandidateKind::Reflexive, addr }));
     kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn observed(text: &str) -> Grounds {
+        Grounds { observed: Seen::at(text.parse().unwrap()), ..Grounds::default() }
+    }
+
+    fn addrs(kept: &[Candidate]) -> Vec<String> {
+        kept.iter().map(|candidate| candidate.addr.to_string()).collect()
+    }
 
     fn host(text: &str) -> Candidate {
         Candidate::new(CandidateKind::Host, text.parse().unwrap())
@@ -174,25 +216,70 @@ mod tests {
     #[test]
     fn loopback_is_believed_of_the_server_alone_and_only_on_its_machine() {
         let loopback: SocketAddr = "127.0.0.1:22".parse().unwrap();
-        assert!(believable(&[host("127.0.0.1:22")], None, true).is_empty());
-        assert!(believable(&[], Some(loopback), false).is_empty());
-        assert_eq!(believable(&[], Some(loopback), true).len(), 1);
+        let here = Grounds { loopback: true, ..Grounds::default() };
+        assert!(believable(&[host("127.0.0.1:22")], &here).is_empty());
+        assert!(believable(&[], &observed("127.0.0.1:22")).is_empty());
+        assert_eq!(believable(&[], &Grounds { observed: Seen::at(loopback), ..here }).len(), 1);
     }
 
     #[test]
     fn a_strangers_global_v4_address_is_dropped_and_its_own_is_kept() {
-        let observed = "203.0.113.7:4000".parse().unwrap();
         let claimed = [host("198.51.100.9:53"), host("203.0.113.7:4001"), host("192.168.1.2:4000")];
-        let kept = believable(&claimed, Some(observed), false);
+        let kept = believable(&claimed, &observed("203.0.113.7:4000"));
         let addrs: Vec<_> = kept.iter().map(|c| c.addr.to_string()).collect();
         assert_eq!(addrs, ["203.0.113.7:4001", "192.168.1.2:4000", "203.0.113.7:4000"]);
     }
 
     #[test]
+    fn a_shared_address_is_believed_where_we_hold_one() {
+        let observed = "203.0.113.7:4000".parse().unwrap();
+        let claimed = [host("100.64.0.0:1"), host("100.127.255.255:1"), host("100.128.0.1:1")];
+        let tried = |holds_shared| {
+            let grounds = Grounds { observed: Seen::at(observed), holds_shared, ..Grounds::default() };
+            believable(&claimed, &grounds).len()
+        };
+        assert_eq!(tried(false), 1, "the observed one alone");
+        assert_eq!(tried(true), 3);
+    }
+
+    #[test]
     fn the_observed_address_is_kept_among_eight_claims() {
         let claimed: Vec<_> = (1..=9).map(|n| host(&format!("192.168.1.{n}:1"))).collect();
-        let kept = believable(&claimed, Some("203.0.113.7:4000".parse().unwrap()), false);
+        let kept = believable(&claimed, &observed("203.0.113.7:4000"));
         assert_eq!(kept.len(), MAX_CANDIDATES);
         assert_eq!(kept.last().unwrap().kind, CandidateKind::Reflexive);
+    }
+
+    #[test]
+    fn the_server_vouches_for_one_address_of_each_family() {
+        let observed =
+            Seen::at("[2001:db8::7]:4000".parse().unwrap()).and("203.0.113.7:4000".parse().unwrap());
+        let grounds = Grounds { observed, ..Grounds::default() };
+        let kept = believable(&[host("203.0.113.7:4001"), host("198.51.100.9:53")], &grounds);
+        assert_eq!(addrs(&kept), ["203.0.113.7:4001", "203.0.113.7:4000", "[2001:db8::7]:4000"]);
+    }
+
+    #[test]
+    fn a_peer_beside_the_server_is_looked_for_behind_the_servers_own_router() {
+        let server = "203.0.113.1".parse().ok();
+        let mapped = Candidate::new(CandidateKind::Mapped, "203.0.113.1:777".parse().unwrap());
+        let claimed = [mapped, host("192.168.1.2:4000"), host("198.51.100.9:53")];
+        for inside in ["192.168.1.1:61000", "192.168.1.2:4000", "127.0.0.1:4000", "[fd00::2]:4000"] {
+            let kept = believable(&claimed, &Grounds { server, ..observed(inside) });
+            let addrs = addrs(&kept);
+            for wanted in ["203.0.113.1:777", "192.168.1.2:4000", "203.0.113.1:4000"] {
+                assert!(addrs.iter().any(|addr| addr == wanted), "{wanted} for {inside}: {addrs:?}");
+            }
+            assert!(!addrs.iter().any(|addr| addr == "198.51.100.9:53"));
+        }
+        // We are in that network too, or the peer is elsewhere, or nothing was observed: no guess.
+        for (server, inside) in [
+            ("192.168.1.9", "192.168.1.2:4000"),
+            ("203.0.113.1", "198.51.100.7:1"),
+            ("203.0.113.1", "[::]:0"),
+        ] {
+            let kept = believable(&claimed, &Grounds { server: server.parse().ok(), ..observed(inside) });
+            assert!(!addrs(&kept).iter().any(|addr| addr.starts_with("203.0.113.1:")), "{inside}");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! **Dial**: a connector's way through offer and answer to the keys of an exchange.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha12Rng;
@@ -13,6 +12,7 @@ use crate::machine::random;
 use crate::nat::NatProfile;
 use crate::proof::{CheckKeys, Exchange, Place};
 use crate::punch::{Method, method};
+use crate::seen::Seen;
 use crate::ticket::Ticket;
 use crate::wire::VERSION;
 use crate::wire::session::Undeliverable;
@@ -64,8 +64,8 @@ pub enum DialEvent {
         keys: CheckKeys,
         /// What the sharer says of itself.
         claims: Claims,
-        /// Its address as the server sees it.
-        observed: Option<SocketAddr>,
+        /// Where the server sees it.
+        observed: Seen,
         /// What it says of its NAT.
         nat: Option<NatProfile>,
     },
@@ -189,7 +189,7 @@ impl Dial {
     }
 
     /// The sharer answered. An answer to any but the current offer, or from anybody else, is ignored.
-    pub fn handle_answer(&mut self, from: (PeerId, Instance), observed: Option<SocketAddr>, answer: &Answer) {
+    pub fn handle_answer(&mut self, from: (PeerId, Instance), observed: Seen, answer: &Answer) {
         if !self.is(answer.offer) || from.0 != self.ticket.sharer || self.deadline.is_none() {
             return;
         }
@@ -340,7 +340,7 @@ mod tests {
     fn an_accepted_offer_gives_the_keys_that_the_sharer_derives() {
         let (mut dial, offer) = dial(start());
         let answer = answer(&dial, &offer, &ticket().secret, accepted());
-        dial.handle_answer(SHARER, None, &answer);
+        dial.handle_answer(SHARER, Seen::NOWHERE, &answer);
         let Some(DialEvent::Accepted { keys, .. }) = dial.poll_event() else { panic!("not accepted") };
         let theirs = ticket().secret.check_keys(
             dial.exchange(),
@@ -359,7 +359,7 @@ mod tests {
             let (mut dial, offer) = dial(start());
             let hint = ticket().secret.nat_hint(dial.exchange(), speaker, (offer.nonce, 0), (NAT, 0));
             let answer = answer(&dial, &offer, &ticket().secret, accepted());
-            dial.handle_answer(SHARER, None, &Answer { nat: Some(hint), ..answer });
+            dial.handle_answer(SHARER, Seen::NOWHERE, &Answer { nat: Some(hint), ..answer });
             let Some(DialEvent::Accepted { nat, .. }) = dial.poll_event() else { panic!("not accepted") };
             assert_eq!(nat, heard);
         }
@@ -404,7 +404,7 @@ mod tests {
         };
         assert!(is_ours(&dial, &first));
         let again = answer(&dial, &first, &ticket().secret, Verdict::Again(Challenge([9; 16])));
-        dial.handle_answer(SHARER, None, &again);
+        dial.handle_answer(SHARER, Seen::NOWHERE, &again);
         let second = dial.poll_transmit().unwrap();
         assert!(is_ours(&dial, &second));
         dial.handle_new_session(now);
@@ -415,7 +415,7 @@ mod tests {
     fn an_answer_under_another_secret_means_the_ticket_is_wrong() {
         let (mut dial, offer) = dial(start());
         let answer = answer(&dial, &offer, &TicketSecret::from_bytes([0; 16]), accepted());
-        dial.handle_answer(SHARER, None, &answer);
+        dial.handle_answer(SHARER, Seen::NOWHERE, &answer);
         let event = dial.poll_event();
         assert!(matches!(event, Some(DialEvent::Failed(DialFailure::Refused(Refusal::WrongTicket)))));
     }
@@ -426,7 +426,7 @@ mod tests {
         let answer = Answer { version: 2, ..answer(&dial, &offer, &ticket().secret, accepted()) };
         // The MAC covers the version: only who knows the secret can say another one, as here.
         let mac = ticket().secret.answer_mac(dial.exchange(), SHARER.1, &answer);
-        dial.handle_answer(SHARER, None, &Answer { mac, ..answer });
+        dial.handle_answer(SHARER, Seen::NOWHERE, &Answer { mac, ..answer });
         let event = dial.poll_event();
         assert!(matches!(event, Some(DialEvent::Failed(DialFailure::Refused(Refusal::Version)))));
     }
@@ -435,8 +435,8 @@ mod tests {
     fn an_answer_from_anybody_else_is_ignored() {
         let (mut dial, offer) = dial(start());
         let answer = answer(&dial, &offer, &ticket().secret, accepted());
-        dial.handle_answer(ME, None, &answer);
-        dial.handle_answer(SHARER, None, &Answer { offer: Nonce([0; 16]), ..answer });
+        dial.handle_answer(ME, Seen::NOWHERE, &answer);
+        dial.handle_answer(SHARER, Seen::NOWHERE, &Answer { offer: Nonce([0; 16]), ..answer });
         assert!(dial.poll_event().is_none());
     }
 
@@ -446,14 +446,14 @@ mod tests {
         for _ in 0..MAX_CHALLENGES {
             let challenge = Challenge([9; 16]);
             let again = answer(&dial, &offer, &ticket().secret, Verdict::Again(challenge));
-            dial.handle_answer(SHARER, None, &again);
+            dial.handle_answer(SHARER, Seen::NOWHERE, &again);
             let next = dial.poll_transmit().unwrap();
             assert_eq!(next.challenge, Some(challenge));
             assert_ne!(next.nonce, offer.nonce);
             offer = next;
         }
         let again = answer(&dial, &offer, &ticket().secret, Verdict::Again(Challenge([9; 16])));
-        dial.handle_answer(SHARER, None, &again);
+        dial.handle_answer(SHARER, Seen::NOWHERE, &again);
         assert!(dial.poll_transmit().is_none());
         assert!(matches!(dial.poll_event(), Some(DialEvent::Failed(DialFailure::NoAnswer))));
     }
@@ -468,7 +468,7 @@ mod tests {
         assert_ne!(second.nonce, first.nonce);
         assert_eq!(dial.poll_timeout(), Some(later + ANSWER_TIMEOUT));
         let answer = answer(&dial, &second, &ticket().secret, accepted());
-        dial.handle_answer(SHARER, None, &answer);
+        dial.handle_answer(SHARER, Seen::NOWHERE, &answer);
         assert!(matches!(dial.poll_event(), Some(DialEvent::Accepted { .. })));
         dial.handle_new_session(later);
         assert!(dial.poll_transmit().is_none(), "what was accepted is not offered again");

@@ -14,6 +14,8 @@ use crate::candidate::canonical;
 use crate::id::{Instance, PeerId, ShareId};
 use crate::limit::{Prefix, PrefixParts, Rate};
 use crate::machine::Bucket;
+use crate::seen::Seen;
+use crate::sighting::{Notary, Proof};
 use crate::wire::VERSION;
 use crate::wire::session::{FromServer, ToServer, Undeliverable, close};
 use crate::wire::signal::{Nonce, Offer, RelayHint, SealedNat, Verdict};
@@ -50,6 +52,8 @@ pub struct MatchmakerConfig {
     pub udp_alternate: Vec<SocketAddr>,
     /// Sent with each welcome.
     pub relays: Vec<RelayHint>,
+    /// What knows the words of the server's sockets again; without it no sighting is believed.
+    pub notary: Option<Notary>,
 }
 
 impl Default for MatchmakerConfig {
@@ -68,6 +72,7 @@ impl Default for MatchmakerConfig {
             admission: Admission::default(),
             udp_alternate: Vec::new(),
             relays: Vec::new(),
+            notary: None,
         }
     }
 }
@@ -109,6 +114,8 @@ struct Session {
     instance: Option<Instance>,
     admitted: bool,
     observed: SocketAddr,
+    /// Where it was seen in the family that its session does not use.
+    also: Option<SocketAddr>,
     /// Whose part of all sessions it takes.
     prefix: Option<Prefix>,
     /// With what is said of the NAT to who holds the ticket.
@@ -120,6 +127,13 @@ struct Session {
     silent_at: Instant,
     /// Under which time it stands in [`Matchmaker::silences`].
     listed_at: Instant,
+}
+
+impl Session {
+    /// Where it is seen.
+    fn seen(&self) -> Seen {
+        self.also.into_iter().chain([self.observed]).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -181,6 +195,7 @@ impl Matchmaker {
                 instance: None,
                 admitted: false,
                 observed: canonical(observed),
+                also: None,
                 prefix,
                 shares: BTreeMap::new(),
                 exchanges: VecDeque::new(),
@@ -200,6 +215,8 @@ impl Matchmaker {
             && session.observed != observed
         {
             session.observed = observed;
+            // One of the same family is not known any more: the session's own is.
+            session.also = session.also.filter(|also| also.is_ipv4() != observed.is_ipv4());
             self.send(key, FromServer::Observed(observed));
         }
     }
@@ -243,6 +260,7 @@ impl Matchmaker {
                         let relay = self.config.relays.first().cloned();
                         let nat = self.nat_told(key, sharer, &offer);
                         self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay, nat });
+                        self.tell_also_seen(sharer, key);
                         self.send(sharer, FromServer::Offer { from, from_instance, observed, offer });
                     }
                     Err(reason) => {
@@ -260,22 +278,35 @@ impl Matchmaker {
                 // Who is not let in does not learn where the sharer is.
                 let accepted = matches!(answer.verdict, Verdict::Accepted { .. });
                 let observed = accepted.then_some(observed);
+                if accepted {
+                    self.tell_also_seen(connector, key);
+                }
                 self.send(connector, FromServer::Answer { from, from_instance, observed, answer });
             }
             ToServer::Trickle { to: _, to_instance: _, trickle } if greeted => {
                 let Some(other) = self.other_side(key, trickle.offer) else { return };
                 let (from, from_instance, observed) = self.identity(key);
+                self.tell_also_seen(other, key);
                 self.send(other, FromServer::Trickle { from, from_instance, observed, trickle });
             }
             ToServer::Ping(n) if greeted => self.send(key, FromServer::Pong(n)),
+            ToServer::Sighting { addr, proof } if greeted => {
+                self.handle_sighting(key, addr, &Proof(proof), now)
+            }
             ToServer::Hello { .. }
             | ToServer::Register { .. }
             | ToServer::Unregister { .. }
             | ToServer::Offer { .. }
             | ToServer::Answer { .. }
             | ToServer::Trickle { .. }
-            | ToServer::Ping(_) => self.cut(key, close::PROTOCOL),
+            | ToServer::Ping(_)
+            | ToServer::Sighting { .. } => self.cut(key, close::PROTOCOL),
         }
+    }
+
+    /// These are the relays from now on, best first; who is here already keeps what it was told.
+    pub fn set_relays(&mut self, relays: Vec<RelayHint>) {
+        self.config.relays = relays;
     }
 
     /// Time has passed.
@@ -331,6 +362,26 @@ impl Matchmaker {
             relays: relays.clone(),
         };
         self.send(key, welcome);
+    }
+
+    /// The session was seen at another address than its own. What proves nothing, or is too old, is no fault: it may
+    /// have waited on the way.
+    fn handle_sighting(&mut self, key: SessionKey, addr: SocketAddr, proof: &Proof, now: Instant) {
+        let addr = canonical(addr);
+        let is_proven = self.config.notary.as_ref().is_some_and(|notary| notary.proves(addr, proof, now));
+        let Some(session) = self.sessions.get_mut(&key).filter(|_| is_proven) else { return };
+        let is_other = session.observed.ip().is_unspecified() || session.observed.is_ipv4() != addr.is_ipv4();
+        if is_other {
+            session.also = Some(addr);
+        }
+    }
+
+    /// What is about to be forwarded to `to` comes from a session that is seen in the other family too.
+    fn tell_also_seen(&mut self, to: SessionKey, about: SessionKey) {
+        let (from, from_instance, _) = self.identity(about);
+        if let Some(observed) = self.sessions.get(&about).and_then(|session| session.also) {
+            self.send(to, FromServer::AlsoSeen { from, from_instance, observed });
+        }
     }
 
     fn register(&mut self, key: SessionKey, share: ShareId, nat: Option<SealedNat>) {
@@ -412,7 +463,8 @@ impl Matchmaker {
     fn nat_told(&self, connector: SessionKey, sharer: SessionKey, offer: &Offer) -> Option<SealedNat> {
         let (connector, sharer) = (self.sessions.get(&connector)?, self.sessions.get(&sharer)?);
         let told = sharer.shares.get(&offer.share)?.as_ref()?;
-        let is_for_them = told.ticket == offer.ticket && connector.observed.ip() != sharer.observed.ip();
+        let is_one_home = connector.seen().shares_ip_with(&sharer.seen());
+        let is_for_them = told.ticket == offer.ticket && !is_one_home;
         is_for_them.then(|| told.clone())
     }
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::candidate::{Scope, canonical, scope};
 use crate::limit::{PrefixLimiter, Rate};
+use crate::reach::Door;
+use crate::sighting::Notary;
 use crate::stun::{self, BindingRequest};
 use addresses::Addresses;
 
@@ -55,6 +57,7 @@ pub struct PublicUdp {
     echo: Option<PrefixLimiter>,
     stun: PrefixLimiter,
     own: Addresses,
+    notary: Option<Notary>,
     stats: PublicUdpStats,
 }
 
@@ -62,12 +65,26 @@ impl PublicUdp {
     /// A machine that answers `echo` too, or not. `own` are the addresses that the server is bound to. They are
     /// never answered, or two servers could be made to talk for ever; and they answer for each other.
     pub fn new(echo: bool, own: Vec<SocketAddr>, now: Instant) -> Self {
+        Self::behind(echo, own.into_iter().map(Door::new).collect(), now)
+    }
+
+    /// The same, where clients reach other addresses than those that the sockets are bound to: RESPONSE-ORIGIN and
+    /// OTHER-ADDRESS name what they reach.
+    pub fn behind(echo: bool, own: Vec<Door>, now: Instant) -> Self {
         Self {
             echo: echo.then(|| PrefixLimiter::new(ECHO_EACH, ECHO_TOTAL, now)),
             stun: PrefixLimiter::new(STUN_EACH, STUN_TOTAL, now),
             own: Addresses::new(own),
+            notary: None,
             stats: PublicUdpStats::default(),
         }
+    }
+
+    /// The same, which also proves to its sessions where it saw them.
+    #[must_use]
+    pub fn with_notary(mut self, notary: Notary) -> Self {
+        self.notary = Some(notary);
+        self
     }
 
     /// The answer to a datagram that is not QUIC, if it gets one. `origin` is the address that it came to, where
@@ -100,7 +117,13 @@ impl PublicUdp {
             self.stats.malformed += 1;
             return None;
         };
-        let reply = self.answer_binding(&request, source, origin);
+        let reply = match &self.notary {
+            Some(notary) if request.wants_proof() => {
+                let payload = request.answer_with_proof(source, &notary.prove(source, now));
+                Some(Reply { payload, from: None })
+            }
+            Some(_) | None => self.answer_binding(&request, source, origin),
+        };
         match reply {
             Some(_) => self.stats.stun_answered += 1,
             None => self.stats.stun_unchangeable += 1,
@@ -117,7 +140,8 @@ impl PublicUdp {
         let change = request.change();
         let from = if change.is_any() { Some(self.own.changed(asked?, change)?) } else { None };
         let other = asked.and_then(|asked| self.own.other(asked));
-        Some(Reply { payload: request.answer(source, from.or(asked), other), from })
+        let public = |local: Option<SocketAddr>| local.map(|local| self.own.public(local));
+        Some(Reply { payload: request.answer(source, public(from.or(asked)), public(other)), from })
     }
 
     /// The counts so far.
@@ -244,6 +268,31 @@ mod tests {
         assert_eq!(ask(Change::PORT).as_deref(), Some("203.0.113.1:3479"));
         assert_eq!(ask(Change { ip: true, port: false }).as_deref(), Some("203.0.113.2:3478"));
         assert_eq!(ask(Change::NONE), None);
+    }
+
+    #[test]
+    fn behind_a_translation_the_answer_names_what_clients_reach() {
+        let now = start();
+        let bound = ["10.0.0.5:3478", "10.0.0.5:3479", "10.0.0.6:3478", "10.0.0.6:3479"];
+        let public = ["203.0.113.1:3478", "203.0.113.1:3479", "203.0.113.2:3478", "203.0.113.2:3479"];
+        let mut doors = bound.map(|text| Door::new(text.parse().unwrap())).to_vec();
+        crate::reach::state(&mut doors, &public.map(|text| text.parse().unwrap())).unwrap();
+        let mut machine = PublicUdp::behind(false, doors, now);
+        let source = "198.51.100.7:1".parse().unwrap();
+        for (request, from) in [
+            (stun::binding_request([1; 12]), None),
+            (stun::change_request([1; 12], Change::BOTH), bound[3].parse().ok()),
+        ] {
+            let reply = machine.answer(&request, source, bound[0].parse().ok(), now).unwrap();
+            assert_eq!(reply.from, from, "the socket is the local one");
+            // RESPONSE-ORIGIN (RFC 5780 §7.3), in IPv4.
+            let (ip, port) =
+                (if from.is_some() { 2 } else { 1 }, if from.is_some() { 3479_u16 } else { 3478 });
+            let origin = [&[0x80, 0x2b, 0, 8, 0, 1][..], &port.to_be_bytes(), &[203, 0, 113, ip]].concat();
+            assert!(reply.payload.windows(origin.len()).any(|part| part == origin), "{reply:?}");
+            let answer = stun::BindingAnswer::read(&reply.payload, [1; 12]).unwrap();
+            assert_eq!(answer.other.unwrap().to_string(), public[3]);
+        }
     }
 
     #[test]

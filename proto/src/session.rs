@@ -13,6 +13,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use crate::candidate::canonical;
 use crate::id::{Instance, PeerId, ShareId};
 use crate::machine::{earliest, jitter};
+use crate::seen::Seen;
 use crate::wire::VERSION;
 use crate::wire::session::{FromServer, ToServer, Undeliverable};
 use crate::wire::signal::{Answer, Nonce, Offer, RelayHint, SealedNat, Trickle};
@@ -107,8 +108,8 @@ pub enum SessionEvent {
     Offer {
         /// Who.
         from: (PeerId, Instance),
-        /// As the server sees it.
-        observed: SocketAddr,
+        /// Where the server sees it.
+        observed: Seen,
         /// What.
         offer: Offer,
     },
@@ -116,8 +117,8 @@ pub enum SessionEvent {
     Answer {
         /// By whom.
         from: (PeerId, Instance),
-        /// As the server sees it.
-        observed: Option<SocketAddr>,
+        /// Where the server sees it: nowhere, unless the offer was accepted.
+        observed: Seen,
         /// How.
         answer: Answer,
     },
@@ -125,8 +126,8 @@ pub enum SessionEvent {
     Trickle {
         /// By whom.
         from: (PeerId, Instance),
-        /// As the server sees it now.
-        observed: SocketAddr,
+        /// Where the server sees it now.
+        observed: Seen,
         /// What.
         trickle: Trickle,
     },
@@ -169,6 +170,8 @@ pub struct Session {
     /// The network has changed, and the server not said a word since.
     moved: bool,
     pings: u32,
+    /// Where the sender of the next message is seen beside the address of its session.
+    also_seen: Option<(PeerId, Instance, SocketAddr)>,
     rng: ChaCha12Rng,
     actions: VecDeque<SessionAction>,
     events: VecDeque<SessionEvent>,
@@ -194,6 +197,7 @@ impl Session {
             lost_since: now,
             moved: false,
             pings: 0,
+            also_seen: None,
             rng: ChaCha12Rng::from_seed(seed),
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -308,6 +312,11 @@ impl Session {
             *pong_due = None;
             *next_ping = now + self.config.ping;
         }
+        let also_seen = self.also_seen.take();
+        let seen = |from: PeerId, instance: Instance, observed: Option<SocketAddr>| {
+            let also = also_seen.filter(|(peer, of, _)| (*peer, *of) == (from, instance));
+            also.map(|(_, _, addr)| addr).into_iter().chain(observed).collect::<Seen>()
+        };
         match message {
             FromServer::Welcome { version: _, observed, udp_alternate, relays } => {
                 self.handle_welcome(observed, udp_alternate, relays, now);
@@ -327,18 +336,21 @@ impl Session {
                 self.event(SessionEvent::Undelivered { offer, reason })
             }
             FromServer::Offer { from, from_instance, observed, offer } => {
-                let observed = canonical(observed);
+                let observed = seen(from, from_instance, Some(observed));
                 self.event(SessionEvent::Offer { from: (from, from_instance), observed, offer });
             }
             FromServer::Answer { from, from_instance, observed, answer } => {
-                let observed = observed.map(canonical);
+                let observed = seen(from, from_instance, observed);
                 self.event(SessionEvent::Answer { from: (from, from_instance), observed, answer });
             }
             FromServer::Trickle { from, from_instance, observed, trickle } => {
-                let observed = canonical(observed);
+                let observed = seen(from, from_instance, Some(observed));
                 self.event(SessionEvent::Trickle { from: (from, from_instance), observed, trickle });
             }
             FromServer::Pong(_) => {}
+            FromServer::AlsoSeen { from, from_instance, observed } => {
+                self.also_seen = Some((from, from_instance, observed));
+            }
         }
     }
 

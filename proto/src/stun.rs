@@ -20,7 +20,9 @@ use stun_rs::{
 use crate::candidate::canonical;
 use crate::wire::signal::Username;
 
-pub use binding::{BindingAnswer, BindingRequest, Change, binding_request, change_request, mapped_address};
+pub use binding::{
+    BindingAnswer, BindingRequest, Change, binding_request, change_request, mapped_address, sighting_request,
+};
 
 /// The largest STUN message that is looked at, in bytes.
 pub const MAX_MESSAGE: usize = 1500;

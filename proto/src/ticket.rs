@@ -3,13 +3,14 @@
 //! `culvert1` and then lower-case base32 of postcard([`Ticket`]) and the first four bytes of its SHA-256.
 //! Addresses, relay and expiry in it are hints; the sharer alone decides.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use data_encoding::BASE32_NOPAD;
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use crate::candidate::{Scope, scope};
 use crate::id::{PeerId, ShareId, TicketId};
 use crate::proof::TicketSecret;
 use crate::wire::signal::{MAX_URL, RelayHint};
@@ -35,6 +36,73 @@ pub struct ServerHint {
     pub udp: Vec<SocketAddr>,
     /// Its identity.
     pub peer_id: PeerId,
+}
+
+/// From where a server is reached by the URL that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reachable {
+    /// As far as the URL says, from anywhere.
+    Anywhere,
+    /// From its own network alone.
+    Network,
+    /// From its own machine alone.
+    Machine,
+}
+
+/// The ends of names that only one network knows (RFC 6762 §3, RFC 8375 §3, and what routers give out).
+const LOCAL_NAMES: [&str; 5] = [".local", ".lan", ".home", ".internal", ".home.arpa"];
+
+impl Reachable {
+    /// That of a host: a name, or an address without brackets.
+    pub fn of(host: &str) -> Self {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return match scope(SocketAddr::new(ip, 1)) {
+                Scope::Loopback => Self::Machine,
+                Scope::Local => Self::Network,
+                Scope::Global | Scope::Unusable => Self::Anywhere,
+            };
+        }
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        // RFC 6761 §6.3.
+        if host == "localhost" || host.ends_with(".localhost") {
+            Self::Machine
+        } else if !host.contains('.') || LOCAL_NAMES.iter().any(|end| host.ends_with(end)) {
+            Self::Network
+        } else {
+            Self::Anywhere
+        }
+    }
+}
+
+impl ServerHint {
+    /// The host of its URL, without brackets and port; empty where that is no URL.
+    pub fn host(&self) -> &str {
+        let authority = self.url.split_once("://").map_or(self.url.as_str(), |(_, rest)| rest);
+        let authority = authority.split('/').next().unwrap_or_default();
+        match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        }
+    }
+
+    /// From where it is reached.
+    pub fn reachable(&self) -> Reachable {
+        Reachable::of(self.host())
+    }
+
+    /// The hint as others get it: a loopback address leads them to their own machine, so it stays only where the URL
+    /// leads there too. One of each family is enough to begin with: the URL is asked where else the UDP port is.
+    #[must_use]
+    pub fn for_others(mut self) -> Self {
+        if self.reachable() != Reachable::Machine {
+            self.udp.retain(|addr| scope(*addr) != Scope::Loopback);
+        }
+        let first = |v4: bool| self.udp.iter().position(|addr| addr.ip().to_canonical().is_ipv4() == v4);
+        let mut kept: Vec<usize> = [first(true), first(false)].into_iter().flatten().collect();
+        kept.sort_unstable();
+        self.udp = kept.into_iter().filter_map(|place| self.udp.get(place).copied()).collect();
+        self
+    }
 }
 
 /// A ticket's content.
@@ -216,6 +284,54 @@ mod tests {
         assert_eq!("hello".parse::<Ticket>(), Err(InvalidTicket::NotATicket));
         assert_eq!("culvert2abc".parse::<Ticket>(), Err(InvalidTicket::Newer));
         assert_eq!("culvert1ab!c".parse::<Ticket>(), Err(InvalidTicket::Character(11)));
+    }
+
+    #[test]
+    fn a_url_says_from_where_its_server_is_reached() {
+        for (reach, urls) in [
+            (
+                Reachable::Anywhere,
+                &["https://example.com", "http://203.0.113.1:8080", "http://[2001:db8::1]:8080"][..],
+            ),
+            (
+                Reachable::Network,
+                &[
+                    "http://192.168.1.9:8080",
+                    "http://[fd00::9]:8080",
+                    "http://nas:8080",
+                    "https://nas.lan",
+                    "http://nas.local:1",
+                ],
+            ),
+            (
+                Reachable::Machine,
+                &["http://localhost:8080", "http://127.0.1.1:8080", "https://[::1]", "http://a.localhost"],
+            ),
+        ] {
+            for url in urls {
+                let hint = ServerHint { url: (*url).into(), ..ticket().server };
+                assert_eq!(hint.reachable(), reach, "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn loopback_goes_into_a_ticket_only_where_the_url_is_loopback_too() {
+        let udp: Vec<SocketAddr> = ["127.0.1.1:3478", "[::ffff:127.0.0.1]:3478", "203.0.113.1:3478"]
+            .map(|addr| addr.parse().unwrap())
+            .to_vec();
+        let hint = |url: &str| ServerHint { url: url.into(), udp: udp.clone(), ..ticket().server };
+        assert_eq!(hint("https://example.com").for_others().udp, udp[2..]);
+        assert_eq!(hint("http://192.168.1.9:8080").for_others().udp, udp[2..]);
+        assert_eq!(hint("http://localhost:8080").for_others().udp, udp[..1]);
+    }
+
+    #[test]
+    fn a_ticket_names_the_first_address_of_each_family() {
+        let udp = ["[2001:db8::1]:1", "203.0.113.1:1", "203.0.113.2:1", "[2001:db8::2]:1"];
+        let udp: Vec<SocketAddr> = udp.map(|addr| addr.parse().unwrap()).to_vec();
+        let hint = ServerHint { udp: udp.clone(), ..ticket().server };
+        assert_eq!(hint.for_others().udp, udp[..2]);
     }
 
     #[test]

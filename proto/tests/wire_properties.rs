@@ -132,6 +132,7 @@ fn to_server() -> impl Strategy<Value = ToServer> {
             trickle
         }),
         any::<u32>().prop_map(ToServer::Ping),
+        (addr(), any::<[u8; 32]>()).prop_map(|(addr, proof)| ToServer::Sighting { addr, proof }),
     ]
 }
 
@@ -169,6 +170,11 @@ fn from_server() -> impl Strategy<Value = FromServer> {
             FromServer::Trickle { from, from_instance, observed, trickle }
         }),
         any::<u32>().prop_map(FromServer::Pong),
+        (whom(), addr()).prop_map(|((from, from_instance), observed)| FromServer::AlsoSeen {
+            from,
+            from_instance,
+            observed
+        }),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Culvert's packet plumbing: datagram links, TLS identity, the relay, and what every program shares.
 
 pub mod access_log;
+pub mod certificate;
 pub mod client;
 pub mod demux;
 pub mod gateway;

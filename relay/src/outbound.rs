@@ -1,25 +1,28 @@
 //! TCP connections to servers: by name, through the proxy that the user's environment names, over TLS where
 //! the URL says so.
 
+mod names;
+mod nat64;
+mod race;
+
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use data_encoding::BASE64;
+use proto::candidate::{Scope, scope};
+use proto::nat64::Nat64Prefix;
 use proto::wire::relay::PATH;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::task::JoinSet;
-use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
-use crate::net::{Net, Stream};
-
-/// Between attempts at two addresses of one name (RFC 8305 §5).
-const STAGGER: Duration = Duration::from_millis(250);
+use crate::certificate;
+use crate::net::Net;
+use names::Names;
+pub use names::{LOOKING_UP, LookUp, NameError};
 
 /// The longest head of a proxy's answer, in bytes.
 const MAX_ANSWER: usize = 8 * 1024;
@@ -140,10 +143,12 @@ impl Proxy {
     }
 }
 
-/// Opens connections.
+/// Opens connections. Clones share what they know of names and of the network.
 #[derive(Debug, Clone)]
 pub struct Outbound {
     net: Arc<dyn Net>,
+    names: Arc<Names>,
+    nat64: Arc<nat64::Nat64>,
     proxy: Option<Proxy>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -152,8 +157,10 @@ pub struct Outbound {
 pub struct Connected {
     /// Its bytes.
     pub wire: Wire,
-    /// The other end.
+    /// The other end. On a network without IPv4 it may be the NAT64 address that stands for an IPv4 one.
     pub remote: SocketAddr,
+    /// Whether that is a proxy: then it says nothing of where the server is.
+    pub is_proxied: bool,
 }
 
 impl fmt::Debug for Connected {
@@ -166,11 +173,11 @@ impl fmt::Debug for Connected {
 #[derive(Debug, thiserror::Error)]
 pub enum OutboundError {
     /// The network or the other end.
-    #[error("{0}")]
+    #[error("{}", io_words(.0))]
     Io(#[from] io::Error),
-    /// The name has no address.
-    #[error("its name has no address")]
-    NoAddress,
+    /// The name led to no address.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The proxy said no.
     #[error("the proxy refused: {0}")]
     Proxy(String),
@@ -178,18 +185,27 @@ pub enum OutboundError {
     #[error("this machine has no root certificates; install its ca-certificates package")]
     NoRoots,
     /// The other end's certificate is not one for its name, by an authority that this machine trusts.
-    #[error("{0}")]
+    #[error("{}", certificate::fault(.0))]
     Certificate(io::Error),
     /// TLS can't be spoken with such a name.
     #[error("the host's name is none that a certificate could have")]
     BadName,
 }
 
+fn io_words(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::NetworkUnreachable {
+        return "this machine has no route to it; where the server has IPv6 addresses only, this machine needs IPv6 too, \
+                and likewise for IPv4"
+            .to_owned();
+    }
+    error.to_string()
+}
+
 impl OutboundError {
     /// Whether the same may work in a moment.
     pub const fn is_passing(&self) -> bool {
         match self {
-            Self::Io(_) | Self::NoAddress | Self::Proxy(_) => true,
+            Self::Io(_) | Self::Name(_) | Self::Proxy(_) => true,
             Self::NoRoots | Self::Certificate(_) | Self::BadName => false,
         }
     }
@@ -197,8 +213,8 @@ impl OutboundError {
 
 impl Outbound {
     /// Connections of `net`, through `proxy` if there is one.
-    pub const fn new(net: Arc<dyn Net>, proxy: Option<Proxy>) -> Self {
-        Self { net, proxy, tls: None }
+    pub fn new(net: Arc<dyn Net>, proxy: Option<Proxy>) -> Self {
+        Self { names: Names::new(Arc::clone(&net)), nat64: Arc::default(), net, proxy, tls: None }
     }
 
     /// Trusts these authorities and no other; else the system's are.
@@ -208,14 +224,51 @@ impl Outbound {
         self
     }
 
+    /// Looks a host up by its name, an IPv4 address, or an IPv6 address without its brackets, within a tokio runtime.
+    ///
+    /// All that ask for a host at the same time, clones included, share one look-up for each family. It has its own
+    /// time, [`LOOKING_UP`], and goes on when nobody waits for it. What it finds is known for 30 s, or until a
+    /// connection to the host fails. A proxy takes no part in it.
+    pub fn look_up(&self, host: &str, port: u16) -> LookUp {
+        self.names.look_up(host, port)
+    }
+
+    /// Whether connections to this host go through the user's proxy.
+    pub fn is_proxied(&self, host: &str) -> bool {
+        self.proxy_for(host).is_some()
+    }
+
+    /// The prefix under which this network reaches IPv4 addresses, where it has no IPv4 but NAT64 (RFC 7050).
+    ///
+    /// Where IPv4 works it costs one question about a route. Else DNS is asked, for 5 s at most; the answer is kept
+    /// until the network's address changes, for ten minutes at most.
+    pub async fn nat64(&self) -> Option<Nat64Prefix> {
+        self.nat64.prefix(&self.net, &self.names).await
+    }
+
+    /// Waits until an address is known of the host that [`Self::connect`] connects to first: the proxy, where there is
+    /// one. It is here so that a look-up's time need not count as the server's.
+    ///
+    /// # Errors
+    /// There is no address.
+    pub async fn find(&self, host: &str) -> Result<(), NameError> {
+        let host = self.proxy_for(host).map_or(host, |proxy| &proxy.host);
+        let mut look_up = self.look_up(host, 0);
+        match look_up.next().await {
+            Some(_) => Ok(()),
+            None => Err(look_up.error().unwrap_or(NameError::NoAddress)),
+        }
+    }
+
     /// Connects.
     ///
     /// # Errors
-    /// Why it can't be. There is no time limit here.
+    /// Why it can't be. There is no time limit here but that of the look-up.
     pub async fn connect(&self, to: &Origin) -> Result<Connected, OutboundError> {
-        let proxy = self.proxy.as_ref().filter(|proxy| proxy.covers(&to.host));
+        let proxy = self.proxy_for(&to.host);
         let (host, port) = proxy.map_or((&to.host, to.port), |proxy| (&proxy.host, proxy.port));
-        let (stream, remote) = self.reach(host, port).await?;
+        let reaching = Reaching { names: &self.names, host, is_reached: false };
+        let (stream, remote) = race::race(self, self.look_up(host, port)).await?;
         let (read, write) = stream;
         let mut wire: Wire = Box::new(tokio::io::join(read, write));
         if let Some(proxy) = proxy {
@@ -224,28 +277,24 @@ impl Outbound {
         if to.tls {
             wire = self.secure(wire, to).await?;
         }
-        Ok(Connected { wire, remote })
+        reaching.done();
+        Ok(Connected { wire, remote, is_proxied: proxy.is_some() })
     }
 
-    /// The first of a host's addresses that answers.
-    async fn reach(&self, host: &str, port: u16) -> Result<(Stream, SocketAddr), OutboundError> {
-        let mut tries = JoinSet::new();
-        for (n, addr) in self.net.resolve(host, port).await?.into_iter().enumerate() {
-            let net = Arc::clone(&self.net);
-            tries.spawn(async move {
-                sleep(STAGGER * n as u32).await;
-                net.connect_tcp(addr).await.map(|stream| (stream, addr))
-            });
+    fn proxy_for(&self, host: &str) -> Option<&Proxy> {
+        self.proxy.as_ref().filter(|proxy| proxy.covers(host))
+    }
+
+    /// The address by which this network reaches `addr`: another one where it has NAT64 instead of IPv4.
+    async fn passable(&self, addr: SocketAddr) -> SocketAddr {
+        let IpAddr::V4(ip) = addr.ip() else { return addr };
+        if scope(addr) != Scope::Global || self.net.source_for(addr).is_ok() {
+            return addr;
         }
-        let mut last = OutboundError::NoAddress;
-        while let Some(tried) = tries.join_next().await {
-            match tried {
-                Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(error)) => last = error.into(),
-                Err(error) => last = io::Error::other(error).into(),
-            }
+        match self.nat64().await {
+            Some(prefix) => SocketAddr::new(prefix.synthesise(ip).into(), addr.port()),
+            None => addr,
         }
-        Err(last)
     }
 
     async fn secure(&self, wire: Wire, to: &Origin) -> Result<Wire, OutboundError> {
@@ -258,6 +307,28 @@ impl Outbound {
             Ok(wire) => Ok(Box::new(wire)),
             Err(error) if is_certificate_error(&error) => Err(OutboundError::Certificate(error)),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// A connection that is being opened. Where it fails, or takes too long for whoever asked, the host may have moved:
+/// its name is looked up again.
+struct Reaching<'a> {
+    names: &'a Names,
+    host: &'a str,
+    is_reached: bool,
+}
+
+impl Reaching<'_> {
+    fn done(mut self) {
+        self.is_reached = true;
+    }
+}
+
+impl Drop for Reaching<'_> {
+    fn drop(&mut self) {
+        if !self.is_reached {
+            self.names.forget(self.host);
         }
     }
 }

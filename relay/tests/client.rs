@@ -14,7 +14,7 @@ use proto::relay::{DropReason, RouterLimits};
 use proto::wire::relay::Address;
 use quinn::AsyncUdpSocket as _;
 use quinn::udp::{RecvMeta, Transmit};
-use relay::client::{RelayClient, RelayClientConfig, RelayState};
+use relay::client::{RelayClient, RelayClientConfig, RelayState, probe};
 use relay::net::{Link as _, OsNet};
 use relay::outbound::{Origin, Outbound};
 use relay::relayed::RelayedLink;
@@ -61,6 +61,25 @@ async fn receive(link: &RelayedLink) -> (SocketAddr, usize, u8) {
         std::future::poll_fn(|cx| link.poll_recv(cx, &mut [IoSliceMut::new(&mut memory)], &mut meta));
     assert_eq!(timeout(PATIENCE, received).await.unwrap().unwrap(), 1);
     (meta[0].addr, meta[0].len, memory[0])
+}
+
+#[tokio::test]
+async fn a_relay_that_is_asked_says_who_it_is_and_what_is_none_is_named() {
+    let relay = relay(RouterLimits::default());
+    let at = |addr: SocketAddr| Origin { tls: false, host: addr.ip().to_string(), port: addr.port() };
+    let ask = async |addr, id| probe(&at(addr), id, &plain()).await;
+    assert_eq!(ask(relay.http_addr(), relay.peer_id()).await, Ok(()));
+    let other = key().peer_id();
+    let why = ask(relay.http_addr(), other).await.unwrap_err();
+    assert!(why.contains("another relay") && why.contains(&relay.peer_id().to_string()), "{why}");
+    let why = ask(relay.admin_addr().unwrap(), relay.peer_id()).await.unwrap_err();
+    assert!(why.contains("404"), "{why}");
+    let nothing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let why = ask(nothing, relay.peer_id()).await.unwrap_err();
+    assert!(why.contains("refused"), "{why}");
+    let tls = Origin { tls: true, ..at(relay.http_addr()) };
+    assert!(probe(&tls, relay.peer_id(), &plain()).await.is_err());
+    assert_eq!(relay.stats().logins, 0);
 }
 
 #[tokio::test]

@@ -13,9 +13,10 @@ use relay::net::BoxFuture;
 use relay::server::RelayServer;
 use tokio::sync::watch;
 
+use crate::checks::Checks;
 use crate::sessions::Sessions;
 use crate::socket::Desk;
-use crate::stats::{Counters, Stats};
+use crate::stats::{ByWay, Counters, Stats};
 
 /// What the operator may ask.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub(crate) struct Admin {
     pub(crate) relay: Option<Arc<RelayServer>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) gateway: Arc<Gateway>,
+    pub(crate) checks: Checks,
     pub(crate) draining: watch::Receiver<bool>,
 }
 
@@ -38,18 +40,26 @@ impl Pages for Admin {
                     self.gateway.stats(),
                     self.relay.as_ref().map(|relay| relay.stats()),
                 );
-                page(StatusCode::OK, Metrics::CONTENT_TYPE, metrics(&stats))
+                let mut out = metrics(&stats);
+                self.checks.write(&mut out);
+                page(StatusCode::OK, Metrics::CONTENT_TYPE, out.into_text())
             }
             "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" if *self.draining.borrow() => text(StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-            "/readyz" => text(StatusCode::OK, "ready\n"),
+            "/readyz" => text(StatusCode::OK, readiness(&self.checks.warnings())),
             _ => text(StatusCode::NOT_FOUND, "Here are /metrics, /healthz and /readyz.\n"),
         };
         Box::pin(std::future::ready(page))
     }
 }
 
-fn metrics(stats: &Stats) -> String {
+/// That it serves, and what is wrong all the same: whoever only asks whether it serves reads the status.
+fn readiness(warnings: &[String]) -> String {
+    let lines = warnings.iter().map(|warning| format!("warning: {warning}\n"));
+    std::iter::once("ready\n".to_owned()).chain(lines).collect()
+}
+
+fn metrics(stats: &Stats) -> Metrics {
     let mut out = Metrics::new("rendezvous");
     let MatchmakerStats { sessions, shares, sessions_closed, .. } = stats.matchmaker;
     out.single("sessions", "Sessions now.", sessions as u64);
@@ -60,6 +70,7 @@ fn metrics(stats: &Stats) -> String {
         "reason",
         &[("rules", sessions_closed), ("overflow", stats.sessions_overflowed)],
     );
+    write_ways(stats, &mut out);
     write_signals(&stats.matchmaker, &mut out);
     write_network(stats, &mut out);
     let Stats { http_answered: answered, http_rejected: rejected, http_broken: broken, .. } = *stats;
@@ -70,7 +81,15 @@ fn metrics(stats: &Stats) -> String {
     if let Some(relay) = &stats.relay {
         relay::server::write_metrics(relay, &mut out);
     }
-    out.into_text()
+    out
+}
+
+fn write_ways(stats: &Stats, out: &mut Metrics) {
+    let ways = |it: &ByWay| [("udp_ipv4", it.udp_v4), ("udp_ipv6", it.udp_v6), ("relay", it.relay)];
+    let now = ways(&stats.sessions_by_way);
+    out.labelled("sessions_by_way", "Sessions now, by the way that they came.", "way", &now);
+    let opened = ways(&stats.sessions_opened);
+    out.labelled("sessions_opened_total", "Sessions that came, by their way.", "way", &opened);
 }
 
 fn write_signals(stats: &MatchmakerStats, out: &mut Metrics) {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use hyper::Uri;
 use proto::admission::Admission;
+use proto::candidate::{Scope, canonical, scope};
 use proto::id::PeerId;
+use proto::reach::{self, Door};
 use proto::tunnel::proxy::Cidr;
 use proto::wire::signal::{MAX_URL, RelayHint};
 use relay::access_log::{AccessLog, AccessLogTo};
@@ -83,6 +85,13 @@ pub struct Serve {
     #[arg(long, value_name = "ADDR:PORT", verbatim_doc_comment)]
     udp_alternate: Vec<SocketAddr>,
 
+    /// Address and port that clients reach in place of --udp, and then of each --udp-alternate in turn, where the server
+    /// can't know it: behind a cloud's or a router's address translation (repeatable). Each family counts for itself: a
+    /// socket bound to [::] takes one address of each. A socket without one is taken to be at the same IP address, with its
+    /// own port
+    #[arg(long, value_name = "ADDR:PORT", value_parser = udp_public)]
+    udp_public: Vec<SocketAddr>,
+
     /// Gateway and tunnel API, over HTTP
     #[arg(long, value_name = "ADDR:PORT", default_value = "[::]:8080")]
     http: SocketAddr,
@@ -120,8 +129,8 @@ pub struct Serve {
     #[arg(long)]
     no_relay: bool,
 
-    /// A relay elsewhere, to be advertised in the embedded one's place, which is left with the sessions of those who
-    /// have no UDP (repeatable)
+    /// A relay elsewhere, which peers use first: the embedded one is for those who have no UDP, and for all where none
+    /// elsewhere is there (repeatable)
     #[arg(long, value_name = "URL#PEERID", value_parser = relay_url)]
     relay: Vec<RelayHint>,
 }
@@ -141,8 +150,8 @@ impl Serve {
     /// The server that these options describe.
     ///
     /// # Errors
-    /// The options of TLS don't fit together, there is no certificate where they say, or the access log can't be
-    /// written.
+    /// The options of TLS don't fit together, there is no certificate where they say, a public UDP address has no socket,
+    /// or the access log can't be written.
     pub fn config(self) -> Result<ServerConfig, Failure> {
         let https = self.https.load()?;
         let access_log = AccessLog::open(&self.access_log)?;
@@ -150,9 +159,11 @@ impl Serve {
             [] => Alternate::NextPort,
             all => Alternate::At(all.iter().copied().map(Bind::exactly).collect()),
         };
+        self.check_public()?;
         Ok(ServerConfig {
             udp: Bind::exactly(self.udp),
             udp_alternate,
+            udp_public: self.udp_public,
             http: Bind::exactly(self.http),
             https,
             admin: Some(Bind::exactly(self.admin)),
@@ -165,12 +176,36 @@ impl Serve {
             access_log,
             echo: !self.no_echo,
             relay: if self.no_relay || !self.relay.is_empty() {
-                Relaying::Elsewhere { relays: self.relay, sessions: !self.no_relay }
+                Relaying::Elsewhere { relays: self.relay, own: !self.no_relay }
             } else {
                 Relaying::Embedded(Box::default())
             },
             ..ServerConfig::default()
         })
+    }
+}
+
+impl Serve {
+    /// Checks that each public UDP address has a socket to stand for.
+    fn check_public(&self) -> Result<(), Failure> {
+        let next = SocketAddr::new(self.udp.ip(), self.udp.port().saturating_add(1));
+        let alternates = if self.udp_alternate.is_empty() { vec![next] } else { self.udp_alternate.clone() };
+        let mut doors: Vec<_> = [self.udp].into_iter().chain(alternates).map(Door::new).collect();
+        reach::state(&mut doors, &self.udp_public).map_err(Failure::usage)
+    }
+}
+
+/// Why a text is no public address.
+#[derive(Debug, thiserror::Error)]
+#[error("expected the ADDR:PORT that clients reach, which is no wildcard, no loopback and not port 0")]
+struct NotPublic;
+
+fn udp_public(text: &str) -> Result<SocketAddr, NotPublic> {
+    let addr: SocketAddr = text.parse().map_err(|_| NotPublic)?;
+    let addr = canonical(addr);
+    match scope(addr) {
+        Scope::Local | Scope::Global => Ok(addr),
+        Scope::Unusable | Scope::Loopback => Err(NotPublic),
     }
 }
 
@@ -217,7 +252,7 @@ mod tests {
         let args = ["rendezvous"].iter().chain(args).map(OsString::from);
         let loader = Loader::new("rendezvous").default_subcommand("serve").env(|_| None);
         let Cli { command: Command::Serve(serve), .. } = loader.parse(args).map_err(|exit| exit.code())?;
-        Ok(serve.config().unwrap())
+        serve.config().map_err(|failure| failure.code)
     }
 
     #[test]
@@ -293,7 +328,7 @@ mod tests {
     fn the_relay_is_embedded_unless_another_is_named_or_none_is_wanted() {
         let elsewhere = |args: &[&str]| match parse(args).unwrap().relay {
             Relaying::Embedded(_) => None,
-            Relaying::Elsewhere { relays, sessions } => Some((relays, sessions)),
+            Relaying::Elsewhere { relays, own } => Some((relays, own)),
         };
         assert_eq!(elsewhere(&[]), None);
         assert_eq!(elsewhere(&["--no-relay"]), Some((vec![], false)));
@@ -309,6 +344,21 @@ mod tests {
         );
         for bad in [url, "ftp://h/relay#x", "#", &named.replace("https", "ws"), &named[..named.len() - 1]] {
             assert_eq!(parse(&["--relay", bad]).unwrap_err(), Code::Usage, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_public_udp_address_has_a_socket_to_stand_for_or_is_a_usage_error() {
+        let stated = |args: &[&str]| parse(args).map(|config| config.udp_public.len());
+        let v4 = ["--udp-public", "203.0.113.1:3478"];
+        let second = ["--udp-public", "203.0.113.1:3479"];
+        let v6 = ["--udp-public", "[2001:db8::1]:3478"];
+        assert_eq!(stated(&v4), Ok(1));
+        assert_eq!(stated(&[v4, v6, second].concat()), Ok(3), "both families, and the next port");
+        assert_eq!(stated(&[v4, second, second].concat()), Err(Code::Usage));
+        assert_eq!(stated(&[&["--udp", "0.0.0.0:3478"][..], &v6].concat()), Err(Code::Usage));
+        for bad in ["0.0.0.0:1", "[::]:1", "127.0.0.1:1", "[::1]:1", "203.0.113.1:0", "203.0.113.1", "a:1"] {
+            assert_eq!(stated(&["--udp-public", bad]), Err(Code::Usage), "{bad}");
         }
     }
 

@@ -42,11 +42,11 @@ pub enum Relaying {
     Embedded(Box<RouterLimits>),
     /// Elsewhere, or nowhere.
     Elsewhere {
-        /// The relays that peers hear of.
+        /// The relays that peers hear of, best first.
         relays: Vec<RelayHint>,
-        /// Whether this server is reached by WebSocket where UDP is blocked, as it is with a relay of its own. No peer
-        /// reaches another one that way.
-        sessions: bool,
+        /// Whether this server has one of its own beside them: the way of sessions where UDP is blocked, and that of peers
+        /// where none of the others is there.
+        own: bool,
     },
 }
 
@@ -110,6 +110,9 @@ pub struct ServerConfig {
     pub udp: Bind,
     /// Further UDP addresses.
     pub udp_alternate: Alternate,
+    /// What clients reach in place of these, in their order, each family for itself: where an address is translated on the
+    /// way, the server can't see it.
+    pub udp_public: Vec<SocketAddr>,
     /// The HTTP side.
     pub http: Bind,
     /// The same over TLS.
@@ -155,8 +158,8 @@ impl ServerConfig {
         };
         let relayed = match &self.relay {
             Relaying::Embedded(limits) => limits.connections.0,
-            Relaying::Elsewhere { sessions: true, .. } => RouterLimits::default().connections.0,
-            Relaying::Elsewhere { sessions: false, .. } => 0,
+            Relaying::Elsewhere { own: true, .. } => RouterLimits::default().connections.0,
+            Relaying::Elsewhere { own: false, .. } => 0,
         };
         gateway.connections + tunnels + relayed + admin_connections + OWN_FILES
     }
@@ -168,6 +171,7 @@ impl Default for ServerConfig {
         Self {
             udp: Bind::exactly(SocketAddr::new(any, UDP_PORT)),
             udp_alternate: Alternate::NextPort,
+            udp_public: Vec::new(),
             http: Bind::exactly(SocketAddr::new(any, HTTP_PORT)),
             https: None,
             admin: Some(Bind::exactly(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), ADMIN_PORT))),

@@ -1,31 +1,29 @@
 //! The public HTTP side: what this server is, for programs and for people.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, CONTENT_SECURITY_POLICY, HOST, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Request, StatusCode, Uri};
 use proto::id::PeerId;
+use proto::reach::{Asker, Width};
 use proto::tunnel::proxy::Cidr;
 use proto::wire::relay::PATH as RELAY;
 use proto::wire::signal::{MAX_URL, RelayHint};
-use relay::http::{Asker, Page, Pages, page, text};
-use relay::net::{BoxFuture, Net};
-use relay::server::RelayServer;
-use tokio::time::{Duration, Instant, timeout};
+use relay::gateway::FORWARDED;
+use relay::http::{self, Page, Pages, page, text};
+use relay::net::BoxFuture;
 
-use crate::well_known::{self, WellKnown, WellKnownRelay, reached_at};
-
-/// How long the address of the public URL's host is believed, and how long looking it up may take.
-const RESOLVED: Duration = Duration::from_secs(60);
-const RESOLVING: Duration = Duration::from_secs(2);
+use crate::addresses::{self, Addresses};
+use crate::relays::Relays;
+use crate::well_known::{self, WellKnown, WellKnownRelay};
 
 /// All that this server says of itself in public.
 #[derive(Debug)]
 pub(crate) struct Front {
-    pub(crate) net: Arc<dyn Net>,
+    pub(crate) addresses: Arc<Addresses>,
     pub(crate) peer_id: PeerId,
     pub(crate) udp: Vec<SocketAddr>,
     pub(crate) udp_alternate: Vec<SocketAddr>,
@@ -35,87 +33,75 @@ pub(crate) struct Front {
     pub(crate) public_url: Option<Uri>,
     /// Proxies that are believed whom they speak for.
     pub(crate) trusted: Vec<Cidr>,
-    /// The relay of this server, which is found by the server's own URL: for peers, or for their sessions alone.
-    pub(crate) relay: Option<Arc<RelayServer>>,
-    /// Others.
-    pub(crate) relays: Vec<RelayHint>,
-    /// The public URL's host, and until when that holds.
-    pub(crate) public_ip: Mutex<Option<(IpAddr, Instant)>>,
+    /// The relays; this server's own is found by the server's own URL.
+    pub(crate) relays: Arc<Relays>,
+}
+
+/// How the HTTP side was asked.
+struct Asked {
+    asker: Asker,
+    /// The host that the request names.
+    host: Option<Authority>,
+    tls: bool,
 }
 
 impl Front {
-    /// The document, for somebody who reached this machine at `asked`.
+    /// The document, for somebody on this machine's network who reached it at `asked`.
     pub(crate) fn well_known(&self, asked: IpAddr) -> WellKnown {
-        self.describe(asked, &format!("http://{}", SocketAddr::new(asked, self.http.port())))
+        self.describe(&Asked { asker: Asker::at(asked, Some(asked)), host: None, tls: false })
     }
 
-    /// The same, where the HTTP side was asked by the URL `base`.
-    fn describe(&self, asked: IpAddr, base: &str) -> WellKnown {
-        let base = self.public_url.as_ref().map_or_else(|| base.to_owned(), Uri::to_string);
-        let own = self.relay.as_ref().filter(|relay| relay.is_between_peers()).map(|relay| RelayHint {
-            url: format!("{}{RELAY}", base.trim_end_matches('/')),
-            peer_id: relay.peer_id(),
-        });
-        let relays = own.iter().chain(&self.relays);
+    /// The relays that sessions hear of. This server's own is `/relay` on the URL by which the server was asked, and what
+    /// that is its peers know best.
+    pub(crate) fn session_relays(&self) -> Vec<RelayHint> {
+        self.relays.told(&self.public_url.as_ref().map(Uri::to_string).unwrap_or_default())
+    }
+
+    fn describe(&self, asked: &Asked) -> WellKnown {
+        let base = self.public_url.as_ref().map_or_else(|| self.asked_url(asked), Uri::to_string);
+        let relays = self.relays.told(&base).into_iter();
         WellKnown {
             version: well_known::VERSION,
             peer_id: self.peer_id,
-            udp: reached_at(&self.udp, asked),
-            udp_alternate: reached_at(&self.udp_alternate, asked),
-            relays: relays
-                .cloned()
-                .map(|RelayHint { url, peer_id }| WellKnownRelay { url, peer_id })
-                .collect(),
+            udp: self.addresses.udp(&asked.asker),
+            udp_alternate: self.addresses.udp_alternate(&asked.asker),
+            udp_ports: self.addresses.ports(&asked.asker),
+            relays: relays.map(|RelayHint { url, peer_id }| WellKnownRelay { url, peer_id }).collect(),
             domain: self.domain.clone(),
         }
     }
 
-    /// The address by which the outside reaches this machine: the public URL's, or the one that `from` asked.
-    async fn asked_by(&self, from: SocketAddr) -> IpAddr {
-        if let Some(ip) = self.public_ip().await {
-            return ip;
+    /// The URL by which the HTTP side was asked.
+    fn asked_url(&self, Asked { asker, host, tls }: &Asked) -> String {
+        let scheme = if *tls { "https" } else { "http" };
+        match host {
+            Some(host) => format!("{scheme}://{host}"),
+            None => format!("http://{}", self.reached(asker)),
         }
-        if !self.http.ip().is_unspecified() {
-            return self.http.ip();
-        }
-        // A listener doesn't tell at which of its addresses a stream arrived; the route back does.
-        self.net.source_for(from).unwrap_or(self.http.ip())
     }
 
-    async fn public_ip(&self) -> Option<IpAddr> {
-        let host = self.public_url.as_ref()?.host()?;
-        let host = host.trim_start_matches('[').trim_end_matches(']');
-        if let Ok(ip) = host.parse() {
-            return Some(ip);
-        }
-        let known = *self.public_ip.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((ip, until)) = known
-            && Instant::now() < until
-        {
-            return Some(ip);
-        }
-        let resolved = timeout(RESOLVING, self.net.resolve(host, self.http.port())).await;
-        // An old answer is better than none.
-        let ip = resolved
-            .ok()
-            .and_then(Result::ok)
-            .and_then(|all| Some(all.first()?.ip()))
-            .or(known.map(|k| k.0))?;
-        *self.public_ip.lock().unwrap_or_else(PoisonError::into_inner) =
-            Some((ip, Instant::now() + RESOLVED));
-        Some(ip)
+    fn reached(&self, asker: &Asker) -> SocketAddr {
+        SocketAddr::new(asker.reached.unwrap_or(self.http.ip()), self.http.port())
     }
 
-    /// The URL to give to `--server`, with the identity to expect there.
-    fn server_url(&self, asked: IpAddr) -> String {
-        match &self.public_url {
-            Some(url) if url.scheme_str() == Some("https") => {
-                url.to_string().trim_end_matches('/').to_owned()
+    /// The URL to give to `--server`, with the identity to expect there: one that the asker can use, where there is one.
+    fn server_url(&self, asked: &Asked) -> String {
+        let with_id = |url: &str| format!("{}#{}", url.trim_end_matches('/'), self.peer_id);
+        if let Some(url) = &self.public_url {
+            let (url, https) = (url.to_string(), url.scheme_str() == Some("https"));
+            return if https { url.trim_end_matches('/').to_owned() } else { with_id(&url) };
+        }
+        if let Some(url) = self.https_url() {
+            return url;
+        }
+        let host = asked.host.as_ref().filter(|host| is_of_use(host.host(), &asked.asker));
+        match host {
+            Some(host) if asked.tls => format!("https://{host}"),
+            Some(host) => with_id(&format!("http://{host}")),
+            None if addresses::is_worldly(&self.domain) => {
+                with_id(&format!("http://{}:{}", self.domain, self.http.port()))
             }
-            Some(url) => format!("{}#{}", url.to_string().trim_end_matches('/'), self.peer_id),
-            None => self.https_url().unwrap_or_else(|| {
-                format!("http://{}#{}", SocketAddr::new(asked, self.http.port()), self.peer_id)
-            }),
+            None => with_id(&format!("http://{}", self.reached(&asked.asker))),
         }
     }
 
@@ -126,12 +112,15 @@ impl Front {
         Some(format!("https://{}{port}", self.domain))
     }
 
-    fn document(&self, request: &Request<Incoming>, asked: IpAddr, tls: bool) -> Page {
-        let scheme = if tls { "https" } else { "http" };
-        let document = match asked_host(request) {
-            Some(host) => self.describe(asked, &format!("{scheme}://{host}")),
-            None => self.well_known(asked),
-        };
+    /// How a request asks.
+    fn asked(&self, request: &Request<Incoming>, http::Asker { from, tls }: http::Asker) -> Asked {
+        let is_forwarded = FORWARDED.iter().any(|name| request.headers().contains_key(*name))
+            || self.trusted.iter().any(|net| net.contains(from.ip()));
+        Asked { asker: self.addresses.asker(from, is_forwarded), host: asked_host(request), tls }
+    }
+
+    fn document(&self, asked: &Asked) -> Page {
+        let document = self.describe(asked);
         match serde_json::to_vec(&document) {
             Ok(json) => page(StatusCode::OK, "application/json", json),
             Err(error) => {
@@ -141,7 +130,7 @@ impl Front {
         }
     }
 
-    fn landing(&self, asked: IpAddr, browser: bool) -> Page {
+    fn landing(&self, asked: &Asked, browser: bool) -> Page {
         let url = self.server_url(asked);
         if !browser {
             return text(StatusCode::OK, landing_text(&self.domain, &url));
@@ -158,24 +147,31 @@ impl Front {
 }
 
 impl Pages for Front {
-    fn answer<'a>(&'a self, request: &'a Request<Incoming>, asker: Asker) -> BoxFuture<'a, Page> {
-        Box::pin(async move {
-            let Asker { from, tls } = asker;
-            match request.uri().path() {
-                well_known::PATH => self.document(request, self.asked_by(from).await, tls),
-                "/" => {
-                    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
-                    let browser = accept.is_some_and(|accept| accept.contains("text/html"));
-                    self.landing(self.asked_by(from).await, browser)
-                }
-                _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
+    fn answer<'a>(&'a self, request: &'a Request<Incoming>, asker: http::Asker) -> BoxFuture<'a, Page> {
+        let page = match request.uri().path() {
+            well_known::PATH => self.document(&self.asked(request, asker)),
+            "/" => {
+                let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+                let browser = accept.is_some_and(|accept| accept.contains("text/html"));
+                self.landing(&self.asked(request, asker), browser)
             }
-        })
+            _ => text(StatusCode::NOT_FOUND, "There is nothing here.\n"),
+        };
+        Box::pin(std::future::ready(page))
     }
 
-    fn take_over(&self, request: &mut Request<Incoming>, asker: Asker) -> Option<Page> {
-        let relay = self.relay.as_ref().filter(|_| request.uri().path() == RELAY)?;
+    fn take_over(&self, request: &mut Request<Incoming>, asker: http::Asker) -> Option<Page> {
+        let relay = self.relays.own.as_ref().filter(|_| request.uri().path() == RELAY)?;
         Some(relay.upgrade(request, asker.from, &self.trusted))
+    }
+}
+
+/// Whether who asks can use a URL with this host. A name is looked up where it is used.
+fn is_of_use(host: &str, asker: &Asker) -> bool {
+    let host = addresses::bare(host);
+    match host.parse() {
+        Ok(ip) => Width::of(ip).is_some_and(|width| width >= asker.width),
+        Err(_) => addresses::is_worldly(host) || asker.width < Width::World,
     }
 }
 

@@ -1,27 +1,18 @@
 //! A running server: its sockets, its tasks, and how it stops.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 
-use hyper::Uri;
 use proto::id::PeerId;
 use proto::key::SecretKey;
-use proto::relay::RouterLimits;
-use proto::tunnel::host::Hosts;
-use proto::wire::gateway;
-use proto::wire::relay::PATH as RELAY;
-use proto::wire::session::{self, MAX_HINTS, close};
-use proto::wire::signal::RelayHint;
-use quinn::{Endpoint, TransportConfig, VarInt};
-use relay::gateway::{Entrance, Gateway, GatewayConfig, NameUrls};
-use relay::http::{Handed, HttpLimits, HttpServer, Pages};
+use proto::matchmaker::MatchmakerConfig;
+use proto::wire::session::close;
+use quinn::{Endpoint, VarInt};
+use relay::gateway::{Entrance, Gateway};
+use relay::http::{Handed, HttpServer, Pages};
 use relay::https::HttpsDoor;
 use relay::listen::{Socket, StartError, refused};
 use relay::net::{Link, Listener, Net};
-use relay::quic::{self, Addresses, ResetKey};
-use relay::server::RelayServer;
-use relay::tls;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Duration, sleep, timeout};
@@ -29,10 +20,11 @@ use tokio::time::{Duration, sleep, timeout};
 use crate::accept::{Gate, accept};
 use crate::admin::Admin;
 use crate::bound::Bound;
-use crate::config::{Limits, Relaying, ServerConfig};
+use crate::checks::Checks;
+use crate::config::{Limits, ServerConfig};
 use crate::front::Front;
-use crate::in_turn::InTurn;
 use crate::sessions::Sessions;
+use crate::setup;
 use crate::socket::{Desk, ServerSocket, serve_alternate};
 use crate::stats::{Counters, Stats};
 use crate::well_known::WellKnown;
@@ -53,6 +45,7 @@ pub struct Server {
     sessions: Arc<Sessions>,
     desk: Arc<Desk>,
     counters: Arc<Counters>,
+    checks: Checks,
     admin: Option<SocketAddr>,
     endpoint: Endpoint,
     /// The UDP sockets, gone when their ports are free again.
@@ -74,66 +67,56 @@ impl Server {
         let Bound { udp: (link, udp), alternates, http: (listener, http), https, admin } =
             Bound::new(&config, &*net)?;
         let https_addr = https.as_ref().map(|door| door.addr);
-        let gateway = gateway_config(&config, key.peer_id(), http, https_addr);
         let counters = Arc::new(Counters::default());
-        let udp_alternate: Vec<_> = alternates.iter().map(|(_, addr)| *addr).collect();
-
         let main = (link, udp);
         let all: Vec<&Socket> = [&main].into_iter().chain(&alternates).collect();
         let sockets = all.iter().map(|(link, _)| Arc::downgrade(link)).collect();
-        let desk = Arc::new(Desk::new(config.echo, &all, Arc::clone(&counters)));
-        let mut matchmaker = config.matchmaker;
-        matchmaker.admission = config.admission;
-        matchmaker.udp_alternate = udp_alternate.iter().copied().take(MAX_HINTS).collect();
-        let (relay, relays) = match config.relay {
-            Relaying::Embedded(limits) => {
-                (Some(Arc::new(RelayServer::start(key.peer_id(), *limits))), Vec::new())
-            }
-            Relaying::Elsewhere { relays, sessions } => {
-                let limits = RouterLimits { between_peers: false, ..RouterLimits::default() };
-                let own = sessions.then(|| Arc::new(RelayServer::start(key.peer_id(), limits)));
-                (own, relays.into_iter().take(MAX_HINTS).collect())
-            }
-        };
-        let for_peers = relay.as_deref().filter(|relay| relay.is_between_peers());
-        matchmaker.relays = advertised(for_peers, config.public_url.as_ref(), &relays);
-        let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters)));
-        let socket = ServerSocket::new(
-            main.0,
-            relay.as_ref().and_then(|relay| relay.service()),
-            udp,
-            Arc::clone(&desk),
-        );
-        let endpoint = endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
-        let stop = watch::Sender::new(false);
+        let doors = setup::doors(&all, &config.udp_public);
+        let notary = setup::notary(&config);
+        let desk = Desk::new(config.echo, &all, doors.clone(), notary.clone(), Arc::clone(&counters));
+        let desk = Arc::new(desk);
+        let checks = setup::checks(&config, &doors, http);
+        let gateway = setup::gateway_config(&config, key.peer_id(), http, https_addr, checks.clone());
+        let relays = Arc::new(setup::relays(&config, key.peer_id(), checks.clone()));
+        let service = relays.own.as_ref().and_then(|relay| relay.service());
         let front = Arc::new(Front {
-            net: Arc::clone(&net),
+            addresses: setup::addresses(&config, &net, doors, http),
             peer_id: key.peer_id(),
             udp: vec![udp],
-            udp_alternate,
+            udp_alternate: alternates.iter().map(|(_, addr)| *addr).collect(),
             http,
             https: https_addr,
             domain: config.domain,
             public_url: config.public_url,
-            trusted: config.trusted_proxies.clone(),
-            relay,
+            trusted: config.trusted_proxies,
             relays,
-            public_ip: Mutex::new(None),
         });
+        let matchmaker = MatchmakerConfig {
+            admission: config.admission,
+            relays: front.session_relays(),
+            notary: Some(notary),
+            ..config.matchmaker
+        };
+        let seen = (Arc::clone(&front.addresses), checks.clone());
+        let sessions = Arc::new(Sessions::new(matchmaker, config.limits.queue, Arc::clone(&counters), seen));
+        let socket = ServerSocket::new(main.0, service, udp, Arc::clone(&desk));
+        let endpoint =
+            setup::endpoint(socket, udp, key, config.seed).map_err(refused("UDP", "--udp", udp))?;
+        let stop = watch::Sender::new(false);
         let handed = Handed {
             pages: Arc::clone(&front) as Arc<dyn Pages>,
-            limits: http_limits(&config.limits),
+            limits: setup::http_limits(&config.limits),
             counters: Arc::clone(&counters.http),
             stop: stop.subscribe(),
         };
-        let gateway = Arc::new(Gateway::new(gateway, net, Arc::new(handed)));
-
+        let gateway = Arc::new(Gateway::new(gateway, Arc::clone(&net), Arc::new(handed)));
         let mut server = Self {
             front,
             gateway,
             sessions,
             desk,
             counters,
+            checks,
             admin: admin.as_ref().map(|(_, addr)| *addr),
             endpoint,
             sockets,
@@ -143,13 +126,30 @@ impl Server {
             tasks: JoinSet::new(),
         };
         server.serve_udp(alternates, &config.limits);
-        let mut doors = vec![Entrance { listener, tls: None }];
+        let doors = server.entrances(listener, https);
+        server.serve_http(doors, admin.map(|(listener, _)| listener), &config.limits);
+        server.look_around(net);
+        Ok(server)
+    }
+
+    /// Where visitors come in; the certificate of the second way is kept up to date.
+    fn entrances(&mut self, http: Box<dyn Listener>, https: Option<HttpsDoor>) -> Vec<Entrance> {
+        let mut doors = vec![Entrance { listener: http, tls: None }];
         if let Some(HttpsDoor { listener, tls, certificate, .. }) = https {
             doors.push(Entrance { listener, tls: Some(tls) });
-            server.tasks.spawn(certificate.follow());
+            self.tasks.spawn(certificate.follow());
         }
-        server.serve_http(doors, admin.map(|(listener, _)| listener), &config.limits);
-        Ok(server)
+        doors
+    }
+
+    /// Finds out where this server is, and whether its relays are there, for as long as it runs.
+    fn look_around(&mut self, net: Arc<dyn Net>) {
+        let (addresses, checks) = (Arc::clone(&self.front.addresses), self.checks.clone());
+        self.tasks.spawn(async move { addresses.follow(&checks).await });
+        let (front, sessions) = (Arc::clone(&self.front), Arc::clone(&self.sessions));
+        self.tasks.spawn(async move {
+            front.relays.follow(net, || sessions.set_relays(front.session_relays())).await;
+        });
     }
 
     fn serve_udp(&mut self, alternates: Vec<Socket>, limits: &Limits) {
@@ -174,12 +174,13 @@ impl Server {
             let pages = Admin {
                 sessions: Arc::clone(&self.sessions),
                 desk: Arc::clone(&self.desk),
-                relay: self.front.relay.clone(),
+                relay: self.front.relays.own.clone(),
                 counters: Arc::clone(&self.counters),
                 gateway: Arc::clone(&self.gateway),
+                checks: self.checks.clone(),
                 draining: self.draining.subscribe(),
             };
-            let (limits, counters) = (http_limits(limits), Arc::clone(&self.counters.http));
+            let (limits, counters) = (setup::http_limits(limits), Arc::clone(&self.counters.http));
             let http = HttpServer { listener, tls: None, pages: Arc::new(pages), limits, counters };
             self.listeners.spawn(http.serve(self.stop.subscribe()));
         }
@@ -232,7 +233,7 @@ impl Server {
 
     /// What has been counted.
     pub fn stats(&self) -> Stats {
-        let relay = self.front.relay.as_ref().map(|relay| relay.stats());
+        let relay = self.front.relays.own.as_ref().map(|relay| relay.stats());
         self.counters.stats(self.sessions.stats(), self.desk.stats(), self.gateway.stats(), relay)
     }
 
@@ -243,7 +244,7 @@ impl Server {
         self.endpoint.set_server_config(None);
         self.endpoint.close(VarInt::from_u32(close::RESTARTING), b"restarting");
         let relay = async {
-            if let Some(relay) = &self.front.relay {
+            if let Some(relay) = &self.front.relays.own {
                 relay.shutdown(BACK_IN, GOODBYE).await;
             }
         };
@@ -263,90 +264,4 @@ impl Server {
         };
         let _late = timeout(LAST_ANSWERS / 2, released).await;
     }
-}
-
-/// What the server's own pages allow, public or not: each is asked for on a connection of its own, or by an
-/// operator.
-fn http_limits(limits: &Limits) -> HttpLimits {
-    let Limits { http_head: head, http_life: life, admin_connections: connections, .. } = *limits;
-    HttpLimits { connections, connections_each: connections, head, life }
-}
-
-/// The gateway of a server whose HTTP side is bound to `http`, and to `https` where it speaks TLS.
-fn gateway_config(
-    config: &ServerConfig,
-    server: PeerId,
-    http: SocketAddr,
-    https: Option<SocketAddr>,
-) -> GatewayConfig {
-    let (scheme, port) = match (&config.public_url, https) {
-        (Some(url), _) => (url.scheme_str().unwrap_or("http"), url.port_u16()),
-        (None, Some(https)) => ("https", Some(https.port())),
-        (None, None) => ("http", Some(http.port())),
-    };
-    let public_host = config.public_url.as_ref().and_then(|url| url.host());
-    GatewayConfig {
-        hosts: Hosts::new(&config.domain, config.apex.iter().map(String::as_str).chain(public_host)),
-        urls: NameUrls { scheme: scheme.to_owned(), domain: config.domain.clone(), port },
-        ip: http.ip(),
-        tunnel_ports: config.tunnel_ports,
-        pool: config.limits.tunnels.clone(),
-        trusted: config.trusted_proxies.clone(),
-        server,
-        admission: config.admission.clone(),
-        names: config.limits.names.clone(),
-        claims: config.claims.clone(),
-        limits: config.limits.gateway.clone(),
-        access_log: config.access_log.clone(),
-        seed: config.seed.unwrap_or_else(random_seed),
-    }
-}
-
-fn random_seed() -> [u8; 32] {
-    let mut seed = [0; 32];
-    let random = ring::rand::SystemRandom::new();
-    ring::rand::SecureRandom::fill(&random, &mut seed).expect("the system has randomness");
-    seed
-}
-
-/// The relays that sessions hear of. This server's own is `/relay` on the URL by which the server was asked,
-/// and what that is its peers know best.
-fn advertised(own: Option<&RelayServer>, public_url: Option<&Uri>, others: &[RelayHint]) -> Vec<RelayHint> {
-    let base = public_url.map(Uri::to_string).unwrap_or_default();
-    let url = format!("{}{RELAY}", base.trim_end_matches('/'));
-    let own = own.map(|relay| RelayHint { url, peer_id: relay.peer_id() });
-    own.into_iter().chain(others.iter().cloned()).collect()
-}
-
-fn endpoint(
-    socket: ServerSocket,
-    bound: SocketAddr,
-    key: &SecretKey,
-    seed: Option<[u8; 32]>,
-) -> io::Result<Endpoint> {
-    // Servers of one identity that are up together differ in their ports; one that comes back has its own.
-    let salt = [b"culvert session ", &bound.port().to_be_bytes()[..]].concat();
-    let reset_key = ResetKey::derive(key, &salt);
-    let config = quic::server_config(
-        tls::server_config(key, &[session::ALPN, gateway::ALPN]),
-        &reset_key,
-        Arc::new(transport()),
-        Addresses::Real,
-    );
-    Endpoint::new_with_abstract_socket(
-        quic::endpoint_config(&reset_key, seed),
-        Some(config),
-        Arc::new(socket),
-        Arc::new(InTurn),
-    )
-}
-
-/// A conversation is one stream, which the peer opens; nothing else is let in.
-fn transport() -> TransportConfig {
-    let mut transport = quic::session_transport();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None);
-    transport
 }

@@ -9,14 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use proto::id::PeerId;
 use proto::matchmaker::{Matchmaker, MatchmakerAction, MatchmakerConfig, MatchmakerStats, SessionKey};
+use proto::reach::Asker;
+use proto::server_health::Way;
 use proto::wire;
 use proto::wire::session::{FromServer, ToServer, close};
+use proto::wire::signal::RelayHint;
 use quinn::{Connection, VarInt};
 use relay::relayed::is_relayed;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
-use crate::stats::Counters;
+use crate::addresses::Addresses;
+use crate::checks::Checks;
+use crate::stats::{ByWay, Counters};
 
 /// All sessions of a server.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub(crate) struct Sessions {
     /// The next timeout may have come nearer.
     sooner: Notify,
     counters: Arc<Counters>,
+    addresses: Arc<Addresses>,
+    checks: Checks,
     /// Messages that wait for one session.
     queue: usize,
 }
@@ -33,6 +40,8 @@ pub(crate) struct Sessions {
 struct State {
     matchmaker: Matchmaker,
     lines: BTreeMap<SessionKey, Line>,
+    /// How many there are, by the way that they came.
+    by_way: ByWay,
     next_key: SessionKey,
 }
 
@@ -43,6 +52,7 @@ struct Line {
     frames: mpsc::Sender<Vec<u8>>,
     /// The address of ours that the peer talks to, where it is known.
     local: Option<IpAddr>,
+    way: Way,
 }
 
 /// A session's place among the others; dropping it ends the session.
@@ -58,9 +68,20 @@ fn observed(remote: SocketAddr) -> SocketAddr {
 }
 
 impl Sessions {
-    pub(crate) fn new(config: MatchmakerConfig, queue: usize, counters: Arc<Counters>) -> Self {
-        let state = State { matchmaker: Matchmaker::new(config), lines: BTreeMap::new(), next_key: 0 };
-        Self { state: Mutex::new(state), sooner: Notify::new(), counters, queue }
+    pub(crate) fn new(
+        config: MatchmakerConfig,
+        queue: usize,
+        counters: Arc<Counters>,
+        (addresses, checks): (Arc<Addresses>, Checks),
+    ) -> Self {
+        let (matchmaker, lines, by_way) = (Matchmaker::new(config), BTreeMap::new(), ByWay::default());
+        let state = Mutex::new(State { matchmaker, lines, by_way, next_key: 0 });
+        Self { state, sooner: Notify::new(), counters, addresses, checks, queue }
+    }
+
+    /// These are the relays from now on, best first.
+    pub(crate) fn set_relays(&self, relays: Vec<RelayHint>) {
+        self.lock().matchmaker.set_relays(relays);
     }
 
     /// A peer has connected. The frames for it come out of the receiver.
@@ -70,11 +91,17 @@ impl Sessions {
         connection: &Connection,
     ) -> (Seat, mpsc::Receiver<Vec<u8>>) {
         let (frames, receiver) = mpsc::channel(self.queue);
-        let observed = observed(connection.remote_address());
-        let line = Line { connection: connection.clone(), frames, local: connection.local_ip() };
+        let remote = connection.remote_address();
+        let observed = observed(remote);
+        let way = if is_relayed(remote) { Way::Relay } else { Way::Udp(remote) };
+        let local = connection.local_ip().filter(|_| way != Way::Relay);
+        let line = Line { connection: connection.clone(), frames, local, way };
+        self.checks.session(peer, way);
+        self.counters.sessions_opened.at(way).add();
         let mut state = self.lock();
         let key = state.next_key;
         state.next_key += 1;
+        *state.by_way.of(way) += 1;
         state.lines.insert(key, line);
         self.input(state, |matchmaker, now| matchmaker.handle_connected(key, peer, observed, now));
         (Seat { sessions: Arc::clone(self), key }, receiver)
@@ -97,8 +124,10 @@ impl Sessions {
         }
     }
 
-    pub(crate) fn stats(&self) -> MatchmakerStats {
-        self.lock().matchmaker.stats()
+    /// What has been counted, and how many there are by the way that they came.
+    pub(crate) fn stats(&self) -> (MatchmakerStats, ByWay) {
+        let state = self.lock();
+        (state.matchmaker.stats(), state.by_way)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -114,7 +143,7 @@ impl Sessions {
         let before = state.matchmaker.poll_timeout();
         input(&mut state.matchmaker, Instant::now().into_std());
         while let Some(action) = state.matchmaker.poll_action() {
-            state.carry_out(action, &self.counters);
+            state.carry_out(action, self);
         }
         let after = state.matchmaker.poll_timeout();
         if after.is_some_and(|after| before.is_none_or(|before| after < before)) {
@@ -124,13 +153,13 @@ impl Sessions {
 }
 
 impl State {
-    fn carry_out(&mut self, action: MatchmakerAction, counters: &Counters) {
+    fn carry_out(&mut self, action: MatchmakerAction, sessions: &Sessions) {
         match action {
             MatchmakerAction::Send(key, message) => {
                 let Some(line) = self.lines.get(&key) else { return };
-                let frame = wire::frame(&line.complete(message));
+                let frame = wire::frame(&line.complete(message, &sessions.addresses));
                 if line.frames.try_send(frame).is_err() {
-                    counters.sessions_overflowed.add();
+                    sessions.counters.sessions_overflowed.add();
                     self.hang_up(key, close::SILENT);
                     self.matchmaker.handle_disconnected(key);
                 }
@@ -139,23 +168,27 @@ impl State {
         }
     }
 
+    fn remove(&mut self, key: SessionKey) -> Option<Line> {
+        let line = self.lines.remove(&key)?;
+        *self.by_way.of(line.way) -= 1;
+        Some(line)
+    }
+
     fn hang_up(&mut self, key: SessionKey, code: u32) {
-        if let Some(line) = self.lines.remove(&key) {
+        if let Some(line) = self.remove(key) {
             line.connection.close(VarInt::from_u32(code), b"");
         }
     }
 }
 
 impl Line {
-    /// Puts the address that this peer talks to in the place of a wildcard.
-    fn complete(&self, mut message: FromServer) -> FromServer {
+    /// Names the addresses that this peer can use.
+    fn complete(&self, mut message: FromServer, addresses: &Addresses) -> FromServer {
         if let FromServer::Welcome { udp_alternate, .. } = &mut message {
-            for addr in udp_alternate.iter_mut().filter(|addr| addr.ip().is_unspecified()) {
-                if let Some(local) = self.local {
-                    *addr = SocketAddr::new(local, addr.port());
-                }
-            }
-            udp_alternate.retain(|addr| !addr.ip().is_unspecified());
+            *udp_alternate = addresses.beside(&match self.way {
+                Way::Udp(remote) => Asker::at(remote.ip(), self.local),
+                Way::Relay => Asker::unknown(None),
+            });
         }
         message
     }
@@ -185,7 +218,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.sessions.lock().lines.remove(&self.key);
+        self.sessions.lock().remove(self.key);
         self.input(|matchmaker, _| matchmaker.handle_disconnected(self.key));
     }
 }

@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats, Reply};
+use proto::reach::Door;
+use proto::sighting::Notary;
 use quinn::udp::{BATCH_SIZE, RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use relay::demux;
@@ -36,10 +38,16 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Answers `echo` too, or not.
-    pub(crate) fn new(echo: bool, sockets: &[&Socket], counters: Arc<Counters>) -> Self {
-        let own = sockets.iter().map(|(_, bound)| *bound).collect();
-        let machine = Mutex::new(PublicUdp::new(echo, own, Instant::now().into_std()));
+    /// Answers `echo` too, or not. `doors` is what clients reach in place of each socket.
+    pub(crate) fn new(
+        echo: bool,
+        sockets: &[&Socket],
+        doors: Vec<Door>,
+        notary: Notary,
+        counters: Arc<Counters>,
+    ) -> Self {
+        let machine = PublicUdp::behind(echo, doors, Instant::now().into_std()).with_notary(notary);
+        let machine = Mutex::new(machine);
         let sockets = sockets.iter().map(|(link, bound)| (*bound, Arc::downgrade(link))).collect();
         Self { machine, sockets, counters }
     }

@@ -3,6 +3,7 @@
 use proto::matchmaker::MatchmakerStats;
 use proto::public_udp::PublicUdpStats;
 use proto::relay::RouterStats;
+use proto::server_health::Way;
 use proto::wire::Malformed;
 use relay::gateway::GatewayStats;
 use relay::http::HttpCounters;
@@ -30,8 +31,47 @@ pub(crate) struct Counters {
     pub(crate) frames_out_of_bounds: Count,
     /// Sessions closed because they read too slowly.
     pub(crate) sessions_overflowed: Count,
+    /// Sessions that came, by their way.
+    pub(crate) sessions_opened: ByWay<Count>,
     /// Of HTTP, on both sides.
     pub(crate) http: Arc<HttpCounters>,
+}
+
+/// Something of sessions, by the way that they come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ByWay<T = u64> {
+    /// By UDP over IPv4.
+    pub udp_v4: T,
+    /// By UDP over IPv6.
+    pub udp_v6: T,
+    /// Through the server's relay.
+    pub relay: T,
+}
+
+impl<T> ByWay<T> {
+    /// That of one way.
+    pub(crate) fn at(&self, way: Way) -> &T {
+        match way {
+            Way::Udp(from) if from.ip().to_canonical().is_ipv4() => &self.udp_v4,
+            Way::Udp(_) => &self.udp_v6,
+            Way::Relay => &self.relay,
+        }
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn of(&mut self, way: Way) -> &mut T {
+        match way {
+            Way::Udp(from) if from.ip().to_canonical().is_ipv4() => &mut self.udp_v4,
+            Way::Udp(_) => &mut self.udp_v6,
+            Way::Relay => &mut self.relay,
+        }
+    }
+}
+
+impl ByWay<Count> {
+    fn get(&self) -> ByWay {
+        ByWay { udp_v4: self.udp_v4.get(), udp_v6: self.udp_v6.get(), relay: self.relay.get() }
+    }
 }
 
 impl Counters {
@@ -47,7 +87,7 @@ impl Counters {
 
     pub(crate) fn stats(
         &self,
-        matchmaker: MatchmakerStats,
+        (matchmaker, sessions_by_way): (MatchmakerStats, ByWay),
         udp: PublicUdpStats,
         gateway: GatewayStats,
         relay: Option<RouterStats>,
@@ -55,6 +95,8 @@ impl Counters {
         let http = self.http.stats();
         Stats {
             matchmaker,
+            sessions_by_way,
+            sessions_opened: self.sessions_opened.get(),
             udp,
             gateway,
             relay,
@@ -80,6 +122,10 @@ impl Counters {
 pub struct Stats {
     /// Of the sessions.
     pub matchmaker: MatchmakerStats,
+    /// Sessions now.
+    pub sessions_by_way: ByWay,
+    /// Sessions since the start.
+    pub sessions_opened: ByWay,
     /// Of what anybody may ask over UDP.
     pub udp: PublicUdpStats,
     /// Of the gateway.

@@ -151,6 +151,23 @@ fn it_warns_where_fewer_files_can_be_open_than_it_admits_connections() {
 }
 
 #[test]
+fn what_is_wrong_with_a_deployment_is_one_line_on_stderr() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = ["--udp", "127.0.0.1:0", "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let url = ["--public-url", "https://203.0.113.1"];
+    let mut program = Program::run(command(dir.path(), &[&listen[..], &url].concat()));
+    program.event("listening");
+    program.signal("TERM");
+    program.wait();
+    let said = std::io::read_to_string(program.child.stderr.take().unwrap()).unwrap();
+    assert_eq!(said.matches("WARN rendezvous::checks: ").count(), 1, "{said}");
+    assert!(
+        said.contains("WARN") && said.contains("only this machine reaches") && said.contains("--udp [::]:"),
+        "{said}"
+    );
+}
+
+#[test]
 fn it_may_have_as_many_files_open_as_the_system_allows() {
     let dir = tempfile::tempdir().unwrap();
     let mut program = limited(dir.path(), "-Sn 256", &[]);

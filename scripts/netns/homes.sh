@@ -5,13 +5,13 @@
 both_homes_up() {
     local kind=$1 upstream=198.51.100.1
     add_ns r1
-    add_ns h1
-    add_ns h2
     link pub to-r1 r1 wan
     ip -n pub addr add "$upstream/26" dev to-r1
     if [[ $kind == same-lan ]]; then
         one_lan_up
     else
+        add_ns h1
+        add_ns h2
         client_up 1 lan 192.168.1
         client_up 2 lan2 192.168.2
     fi
@@ -35,16 +35,26 @@ client_up() {
 
 # one_lan_up: both clients on one switch, which is the router's interface `lan`.
 one_lan_up() {
-    local n
-    ip -n r1 link add lan type bridge
-    ip -n r1 link set lan up
-    for n in 1 2; do
-        link r1 "port$n" "h$n" eth0
-        ip -n r1 link set "port$n" master lan
-        ip -n "h$n" addr add "192.168.1.$((n + 1))/24" dev eth0
-        ip -n "h$n" route add default via 192.168.1.1
-    done
+    add_ns h1
+    add_ns h2
+    lan_up 1 h1=2 h2=3
     NETNS_H2_ADDR=192.168.1.3
+}
+
+# lan_up N HOST=OCTET…: a switch, which is router rN's interface `lan`, with those hosts at 192.168.N.OCTET.
+lan_up() {
+    local n=$1 pair host
+    ip -n "r$n" link add lan type bridge
+    ip -n "r$n" link set lan up
+    # Otherwise the kernel shows a switch's packets to the router's rules.
+    in_ns "r$n" sh -c 'echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables' 2>/dev/null || true
+    for pair in "${@:2}"; do
+        host=${pair%=*}
+        link "r$n" "port-$host" "$host" eth0
+        ip -n "r$n" link set "port-$host" master lan
+        ip -n "$host" addr add "192.168.$n.${pair#*=}/24" dev eth0
+        ip -n "$host" route add default via "192.168.$n.1"
+    done
 }
 
 # ipv6_up KIND1 KIND2: IPv6 for the server, and for each home that is `open` or an `ipv6-firewall`.

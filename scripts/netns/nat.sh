@@ -157,20 +157,27 @@ NFT
 
 # A stateful firewall, and no IPv4 at all.
 ipv6_firewall() {
+    ipv6_answers_only
     cat <<'NFT'
-table ip6 home {
-    chain forward {
-        type filter hook forward priority 0; policy drop;
-        ct state established,related accept
-        iifname "lan" oifname "wan" accept
-    }
-}
 table ip home {
     chain forward {
         type filter hook forward priority 0; policy drop;
     }
     chain input {
         type filter hook input priority 0; policy drop;
+    }
+}
+NFT
+}
+
+# ipv6_answers_only: what a home router's firewall lets in: answers.
+ipv6_answers_only() {
+    cat <<'NFT'
+table ip6 home {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname "lan" oifname "wan" accept
     }
 }
 NFT

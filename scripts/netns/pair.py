@@ -10,12 +10,11 @@ started, and the packets that each home has sent by then.
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
 
-from sandbox import Program, enter, packets_sent, power_cut, until
+from sandbox import Program, carry, enter, packets_sent, power_cut, shared_port, until
 
 SERVER = os.environ.get("NETNS_SERVER", "")
 if ":" in SERVER:
@@ -69,21 +68,7 @@ class Run:
 
     def echo(self, listener):
         """Takes some bytes through the connection and back. Says what went wrong, if anything did."""
-        host, _, port = listener.rpartition(":")
-        words = os.urandom(1000)
-        enter(f"h{self.connector}")
-        try:
-            with socket.create_connection((host, int(port)), timeout=5) as near:
-                near.sendall(words)
-                far, _ = TARGETS[self.sharer].accept()
-                with far:
-                    far.settimeout(5)
-                    far.sendall(read_exactly(far, len(words)))
-                    if read_exactly(near, len(words)) != words:
-                        return "bytes come back changed"
-        except OSError as error:
-            return f"no bytes pass: {error}"
-        return None
+        return carry(f"h{self.connector}", listener, TARGETS[self.sharer])
 
     def stop(self):
         """The names of those that do not stop in time, or not as they should."""
@@ -95,22 +80,9 @@ def direct(program):
     return program.find("path", kind="direct")
 
 
-def read_exactly(sock, count):
-    data = b""
-    while len(data) < count:
-        more = sock.recv(count - len(data))
-        if not more:
-            raise ConnectionError("the connection ended early")
-        data += more
-    return data
-
-
 def target(n):
     """What home n shares."""
-    enter(f"h{n}")
-    listener = socket.create_server(("127.0.0.1", 8000))
-    listener.settimeout(5)
-    return listener
+    return shared_port(f"h{n}")
 
 
 def between_homes():

@@ -24,7 +24,10 @@ spawn() {
     local name=$1 ns=$2 home=$NETNS_WORK/$1 variable enter=() clean=()
     shift 2
     # Not through in_ns: the background process must become the program itself, or signals would miss it.
-    [[ $ns == - ]] || enter=(nsenter --net="/run/netns/$ns" --)
+    # The kernel shows in /sys the interfaces of the namespace in which it was mounted.
+    # shellcheck disable=SC2016
+    [[ $ns == - ]] || enter=(nsenter --net="/run/netns/$ns" -- unshare --mount
+        sh -c 'mount -t sysfs own /sys 2>/dev/null; exec "$@"' sh)
     for variable in $(compgen -e | grep -E '^(CULVERT|XDG)_|^RUST_BACKTRACE$' || true); do
         clean+=(-u "$variable")
     done

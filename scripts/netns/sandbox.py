@@ -14,6 +14,8 @@ import time
 CLONE_NEWNET = 0x40000000
 WORK = os.environ.get("NETNS_WORK", "/run/culvert")
 BIN = os.environ.get("NETNS_BIN", "")
+# The kernel shows in /sys the interfaces of the namespace in which it was mounted.
+OWN_SYS = ("unshare", "--mount", "sh", "-c", 'mount -t sysfs own /sys 2>/dev/null; exec "$@"', "sh")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,7 +39,8 @@ def packets_sent(namespace, interface):
 class Program:
     """A program of ours with a home of its own; its events come from standard output."""
 
-    def __init__(self, name, namespace, *arguments):
+    def __init__(self, name, namespace, *arguments, under=()):
+        """`under` is a command that becomes the program: it changes what the program finds, as `unshare` does."""
         self.name = name
         self.home = os.path.join(WORK, "run", name)
         shutil.rmtree(self.home, ignore_errors=True)
@@ -48,7 +51,7 @@ class Program:
         with open(os.path.join(self.home, "err"), "wb") as err:
             self.started = time.monotonic()
             self.process = subprocess.Popen(
-                [os.path.join(BIN, arguments[0]), *arguments[1:], "--json"],
+                [*OWN_SYS, *under, os.path.join(BIN, arguments[0]), *arguments[1:], "--json"],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, env=env)
         os.set_blocking(self.process.stdout.fileno(), False)
         self.rest = b""
@@ -101,6 +104,43 @@ def until(condition, programs, seconds):
                 key.data.read()
                 if key.data.ended:
                     selector.unregister(key.fileobj)
+
+
+def shared_port(namespace):
+    """A listener at port 8000 of the loopback there: what its peer shares."""
+    enter(namespace)
+    listener = socket.create_server(("127.0.0.1", 8000))
+    listener.settimeout(5)
+    return listener
+
+
+def carry(namespace, listen, shared):
+    """Takes some bytes to what listens there, through the connection, and back. Says what went wrong, if anything did."""
+    host, _, port = listen.rpartition(":")
+    words = os.urandom(1000)
+    enter(namespace)
+    try:
+        with socket.create_connection((host, int(port)), timeout=5) as near:
+            near.sendall(words)
+            far, _ = shared.accept()
+            with far:
+                far.settimeout(5)
+                far.sendall(read_exactly(far, len(words)))
+                if read_exactly(near, len(words)) != words:
+                    return "bytes come back changed"
+    except OSError as error:
+        return f"no bytes pass: {error}"
+    return None
+
+
+def read_exactly(sock, count):
+    data = b""
+    while len(data) < count:
+        more = sock.recv(count - len(data))
+        if not more:
+            raise ConnectionError("the connection ended early")
+        data += more
+    return data
 
 
 def power_cut(n):

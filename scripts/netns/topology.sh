@@ -50,10 +50,12 @@ topology_down() {
     done
 }
 
-# add_ns NS: a namespace with loopback.
+# add_ns NS: a namespace with loopback. No interface there asks for a second whether its link-local address is another's:
+# a router forwards no IPv6 until it knows.
 add_ns() {
     ip netns add "$1"
     ip -n "$1" link set lo up
+    in_ns "$1" sh -c 'cd /proc/sys/net/ipv6/conf && echo 0 >all/accept_dad && echo 0 >default/accept_dad'
 }
 
 forward_packets() {
@@ -61,12 +63,14 @@ forward_packets() {
 }
 
 # pub counts what passes between the routers and what the server receives: the demo's proof of a direct path is the
-# kernel's, not the programs'.
+# kernel's, not the programs'. With NETNS_SERVER_AWAY set, the server has a place of its own elsewhere.
 pub_up() {
     add_ns pub
     forward_packets pub
-    ip -n pub addr add "$NETNS_SERVER/32" dev lo
-    ip -n pub addr add "$NETNS_SERVER_2/32" dev lo
+    if [[ -z ${NETNS_SERVER_AWAY:-} ]]; then
+        ip -n pub addr add "$NETNS_SERVER/32" dev lo
+        ip -n pub addr add "$NETNS_SERVER_2/32" dev lo
+    fi
     in_ns pub nft -f - <<NFT
 table inet pub {
     counter between_homes { }

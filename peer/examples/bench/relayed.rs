@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use peer::store::new_key;
 use proto::id::{Instance, PeerId};
+use proto::interface::OwnAddress;
 use relay::client::{RelayClient, RelayClientConfig, RelayState};
-use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, OsNet, Stream};
+use relay::net::{Asking, BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, OsNet, Stream};
 use relay::outbound::{Origin, Outbound};
 use tokio::net::TcpSocket;
 
@@ -24,8 +25,12 @@ impl Net for From {
         OsNet.bind_udp(local)
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        OsNet.addresses()
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>> {
+        OsNet.ask_udp(to)
+    }
+
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        OsNet.interfaces()
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {
@@ -49,8 +54,13 @@ impl Net for From {
         OsNet.listen_tcp(local)
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        OsNet.resolve(host, port)
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        OsNet.resolve(host, port, family)
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! It waits for an input (a command, something of the session's, a STUN datagram, a timeout), hands it to
 //! the machine it is for, and drains every machine before it waits again. What belongs to offers and answers
-//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`.
+//! is in `exchanges`, what belongs to paths in `paths`, what follows from a changed network in `roaming`, and
+//! which way is better by our interfaces in `ways`.
 
+mod diagnosis;
 mod exchanges;
 mod farewell;
 mod lifetime;
@@ -12,7 +14,9 @@ mod paths;
 mod punching;
 mod relays;
 mod roaming;
+mod servers;
 mod status;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -43,6 +47,7 @@ use super::status::Status;
 use super::{EndpointEvent, FAREWELL, PathPolicy, ShareSpec, Standing};
 use crate::error::Error;
 use crate::path_socket::{Datagram, PathSocket};
+use diagnosis::{Diagnosis, Probed};
 use exchanges::{Dialling, PendingDial};
 use farewell::Farewell;
 use lifetime::Learning;
@@ -51,6 +56,8 @@ use punching::Ports;
 pub(super) use relays::RelayEvent;
 use relays::Relays;
 use roaming::Network;
+use servers::ServerSide;
+use ways::Ways;
 
 /// How often the counters of busy paths are read, and how often those of idle ones.
 const TRAFFIC_BUSY: Duration = Duration::from_millis(250);
@@ -69,6 +76,8 @@ pub(super) enum Input {
     Network(Change),
     /// Where the router lets the world in to the main socket, if it does.
     Mapped(Option<SocketAddr>),
+    /// Which of the server's UDP ports answer here.
+    Probed(Probed),
     Relay {
         relay: PeerId,
         event: RelayEvent,
@@ -92,7 +101,7 @@ pub(super) struct Parts {
     pub(super) instance: Instance,
     pub(super) key: Arc<SecretKey>,
     pub(super) server: ServerHint,
-    pub(super) relay: Option<RelayHint>,
+    pub(super) relays: Vec<RelayHint>,
     pub(super) outbound: Outbound,
     pub(super) paths: PathPolicy,
     pub(super) net: Arc<dyn Net>,
@@ -130,8 +139,7 @@ pub(super) struct Driver {
     link: SessionLink,
     /// Why the last attempt failed, for the words when the time is over.
     last_failure: String,
-    /// Our address as the server sees it.
-    observed: Option<SocketAddr>,
+    servers: ServerSide,
     /// The port that our router maps to us.
     mapped: Option<SocketAddr>,
     shares: BTreeMap<ShareId, Shared>,
@@ -151,7 +159,9 @@ pub(super) struct Driver {
     lifetime: Learning,
     ports: Ports,
     network: Network,
+    ways: Ways,
     relays: Relays,
+    diagnosis: Diagnosis,
     next_link: u16,
     traffic_at: Option<Instant>,
     closed: bool,
@@ -168,14 +178,16 @@ impl Driver {
             random(&mut rng),
             now,
         );
-        let network = Network::look(&*parts.net, &parts.server.udp);
+        let servers = ServerSide::new(&parts.server.udp, random(&mut rng));
+        let network = Network::look(&*parts.net, servers.addrs.as_slice());
+        let ways = Ways::look(&*parts.net);
         Self {
             parts,
             rng,
             session,
             link: SessionLink { generation: 0, task: None, frames: None },
             last_failure: "no answer".into(),
-            observed: None,
+            servers,
             mapped: None,
             shares: BTreeMap::new(),
             registered: false,
@@ -189,7 +201,9 @@ impl Driver {
             lifetime: Learning::default(),
             ports: Ports::default(),
             network,
+            ways,
             relays: Relays::default(),
+            diagnosis: Diagnosis::new(now),
             next_link: 1,
             traffic_at: None,
             closed: false,
@@ -201,9 +215,8 @@ impl Driver {
         mut inputs: mpsc::Receiver<Input>,
         mut datagrams: mpsc::Receiver<Datagram>,
     ) {
-        if let Some(relay) = self.parts.relay.take() {
-            self.set_home(&relay);
-        }
+        let relays = std::mem::take(&mut self.parts.relays);
+        self.wait_at(&relays);
         let changes = self.parts.net.watch_changes();
         let watch = tokio::spawn(roaming::watch(changes, self.parts.inputs.clone()));
         while !self.closed {
@@ -252,6 +265,7 @@ impl Driver {
             Input::Relay { relay, event } => self.handle_relay(relay, event, now),
             Input::Network(change) => self.handle_change(change, now),
             Input::Mapped(mapped) => self.handle_mapped(mapped),
+            Input::Probed(probed) => self.handle_probed(&probed),
         }
     }
 
@@ -296,16 +310,21 @@ impl Driver {
 
     fn handle_session_input(&mut self, input: SessionInput, now: Instant) {
         match input {
-            SessionInput::Connected { frames, is_relayed } => {
-                if !is_relayed {
+            SessionInput::Connected { frames, direct } => {
+                if direct.is_some() {
                     self.leave_servers_relay();
                 }
+                self.handle_server_reached(direct);
+                self.diagnosis.handle_connected(direct.is_none());
                 self.link.frames = Some(frames);
                 self.session.handle_connected(now);
                 for dialling in &mut self.dials {
                     dialling.dial.handle_new_session(now);
                 }
             }
+            SessionInput::Found(addrs) => self.handle_found(addrs, now),
+            SessionInput::Worked(addr) => self.servers.addrs.worked(addr),
+            SessionInput::Nat64(prefix) => self.servers.nat64 = Some(prefix),
             SessionInput::Message(message) => self.session.handle_message(message, now),
             SessionInput::Lost(lost) => {
                 self.link.frames = None;
@@ -354,8 +373,10 @@ impl Driver {
         self.forget_expired(now);
         self.end_farewells(now);
         self.rejoin(now);
+        self.diagnosis_timeout(now);
         self.lifetime_timeout(now);
         self.expire_fresh_links(now);
+        self.ask_for_sightings(now);
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -374,7 +395,8 @@ impl Driver {
         next = earliest(next, earliest(self.fresh_links_timeout(), self.lifetime.poll_timeout()));
         next = earliest(next, self.punch_poll_timeout());
         next = earliest(next, earliest(self.farewells_timeout(), self.rejoins_timeout()));
-        earliest(next, self.traffic_at)
+        next = earliest(next, self.servers.poll_timeout());
+        earliest(next, earliest(self.diagnosis.poll_timeout(), self.traffic_at))
     }
 
     /// Takes everything out of every machine, until none has anything left.
@@ -434,6 +456,7 @@ impl Driver {
             socket: Arc::clone(&self.parts.socket),
             key: Arc::clone(&self.parts.key),
             server: self.parts.server.clone(),
+            addrs: self.servers.addrs.clone(),
             outbound: self.parts.outbound.clone(),
             relayed: self.relayed_server(),
             inputs: self.parts.inputs.clone(),
@@ -474,7 +497,11 @@ impl Driver {
     }
 
     fn forget_expired(&mut self, now: Instant) {
-        let over = self.remotes.iter().filter(|(_, remote)| remote.is_over(now));
+        let is_over = |remote: &Remote| {
+            let may_be_relayed = remote.relayed.is_some_and(|path| self.relays.is_coming(path));
+            remote.is_over(may_be_relayed, now)
+        };
+        let over = self.remotes.iter().filter(|(_, remote)| is_over(remote));
         for key in over.map(|(key, _)| *key).collect::<Vec<_>>() {
             self.forget(key, (close::DONE, "gone"), now);
         }

@@ -10,6 +10,7 @@ mod driver;
 mod echo;
 mod publisher;
 mod remote;
+mod server_search;
 mod server_session;
 mod status;
 
@@ -22,9 +23,10 @@ use proto::candidate::{Scope, scope};
 use proto::doorman::Admission;
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
+use proto::no_udp::Cause;
 use proto::path::{PathKind, Reason};
 use proto::proof;
-use proto::ticket::{ServerHint, Ticket};
+use proto::ticket::{Reachable, ServerHint, Ticket};
 use proto::wire::peer::{Target, close};
 use proto::wire::signal::RelayHint;
 use proto::wire::{self, peer};
@@ -64,8 +66,8 @@ pub struct EndpointConfig {
     pub key: Arc<SecretKey>,
     /// The server where it has its session.
     pub server: ServerHint,
-    /// The relay to wait at, where one is known; else it is the one that the server names.
-    pub relay: Option<RelayHint>,
+    /// The relays to wait at, the most wanted first; those that the server names come after them.
+    pub relays: Vec<RelayHint>,
     /// The HTTP proxy on the way out, for what goes over TCP.
     pub proxy: Option<Proxy>,
     /// Which paths may carry data.
@@ -85,16 +87,18 @@ impl EndpointConfig {
     /// The usual: any port of both families, no port mapping, randomness of the system.
     pub fn new(key: Arc<SecretKey>, server: ServerHint) -> Self {
         let bind = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
-        let (relay, proxy, paths, token) = (None, None, PathPolicy::default(), None);
+        let (relays, proxy, paths, token) = (Vec::new(), None, PathPolicy::default(), None);
         let seed = Self::random_seed();
-        Self { key, server, relay, proxy, paths, bind, port_mapping: false, token, seed }
+        Self { key, server, relays, proxy, paths, bind, port_mapping: false, token, seed }
     }
 
-    /// The same with port mapping, where the server is not on this machine or in its LAN: what is there is reached
-    /// without the router.
+    /// The same with port mapping, where peers may come from outside: not where the server is reached on this machine or
+    /// in its LAN alone. A name that leads to a local address here may lead elsewhere to the router before us.
     #[must_use]
     pub fn with_port_mapping(mut self) -> Self {
-        self.port_mapping = self.server.udp.iter().any(|addr| scope(*addr) == Scope::Global);
+        let is_global = |addr: &SocketAddr| scope(*addr) == Scope::Global;
+        let is_for_all = self.server.reachable() == Reachable::Anywhere;
+        self.port_mapping = is_for_all || self.server.udp.iter().any(is_global);
         self
     }
 
@@ -137,6 +141,8 @@ pub enum Standing {
 pub enum EndpointEvent {
     /// Data to and from a peer takes another path.
     Path(PathReport),
+    /// The session goes through the server's relay, because no UDP passes to the server. It comes once.
+    NoUdp(Cause),
     /// A share's offers come here.
     Registered(ShareId),
     /// A newer process of the identity has them.
@@ -249,7 +255,7 @@ impl Endpoint {
             instance,
             key: Arc::clone(&config.key),
             server: config.server,
-            relay: config.relay,
+            relays: config.relays,
             outbound: Outbound::new(Arc::clone(&net), config.proxy),
             paths: config.paths,
             net,

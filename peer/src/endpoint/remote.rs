@@ -1,6 +1,6 @@
 //! One remote peer, as the driver keeps it: its stable address, its agent, its exchange.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use proto::id::{Instance, PeerId};
 use proto::path::{LinkId, Outlook, PathAgent, PathId, PathKind, Signals, Traffic};
 use proto::proof::Exchange;
 use proto::punch::Punch;
+use proto::seen::Seen;
 use proto::stun::Role;
 use tokio::sync::watch;
 
@@ -48,8 +49,8 @@ pub(super) struct Remote {
     /// While it has no path and a NAT on the way may need a guess.
     pub(super) punch: Option<Punch>,
     pub(super) signals: Signals,
-    /// Its address as the server saw it.
-    pub(super) observed: Option<SocketAddr>,
+    /// Where the server saw it.
+    pub(super) observed: Seen,
     pub(super) connection: Option<quinn::Connection>,
     /// Without a connection it is forgotten then.
     pub(super) expires: Option<Instant>,
@@ -63,8 +64,8 @@ pub(super) struct Remote {
     pub(super) rejoins: Option<Instant>,
     /// When the exchange began.
     pub(super) met_at: Instant,
-    /// The path that was reported last.
-    pub(super) last_path: Option<(PathKind, PathId)>,
+    /// The path that was reported last, as a user is shown it.
+    pub(super) last_path: Option<(PathKind, SocketAddr)>,
     /// Its paths so far.
     pub(super) history: History,
     traffic: BTreeMap<PathId, (u64, u64)>,
@@ -76,7 +77,7 @@ impl Remote {
         address: SocketAddr,
         agent: PathAgent,
         signals: Signals,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         expires: Instant,
         now: Instant,
     ) -> Self {
@@ -100,13 +101,13 @@ impl Remote {
         }
     }
 
-    /// Whether nobody needs it any more: its connection has ended, the time for one is over, or it was dialled
-    /// and every way to it was tried.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
+    /// Whether it is needed no more: its connection has ended, the time for one is over, or it was dialled and every way to
+    /// it was tried. While a relay is being connected to (`may_be_relayed`) there is one way left.
+    pub(super) fn is_over(&self, may_be_relayed: bool, now: Instant) -> bool {
         match &self.connection {
             Some(connection) => connection.close_reason().is_some(),
             None => {
-                let is_hopeless = self.agent.outlook() == Outlook::Unreached;
+                let is_hopeless = self.agent.outlook() == Outlook::Unreached && !may_be_relayed;
                 self.role == Role::Connector && is_hopeless || self.expires.is_some_and(|at| at <= now)
             }
         }
@@ -137,8 +138,9 @@ impl Remote {
     pub(super) fn report_traffic(&mut self, socket: &PathSocket, now: Instant) -> bool {
         let route = self.agent.route();
         let mut any = false;
-        let beside = self.relayed.filter(|path| route.primary != Some(*path) && route.also != Some(*path));
-        for path in route.primary.into_iter().chain(route.also).chain(beside) {
+        let mut paths: BTreeSet<PathId> = self.agent.heard().collect();
+        paths.extend(route.primary.into_iter().chain(route.also).chain(self.relayed));
+        for path in paths {
             let Some(stats) = socket.path_stats(self.address, path) else { continue };
             let (tx, rx) =
                 self.traffic.insert(path, (stats.tx_packets, stats.rx_packets)).unwrap_or_default();

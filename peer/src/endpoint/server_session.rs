@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use proto::id::PeerId;
 use proto::key::SecretKey;
+use proto::nat64::Nat64Prefix;
 use proto::path::{LinkId, PathId, Route};
+use proto::server_addrs::ServerAddrs;
 use proto::ticket::ServerHint;
 use proto::wire::session::{self, FromServer, close};
 use proto::wire::{self, Deframer};
@@ -16,13 +18,13 @@ use relay::quic;
 use relay::tls::{self, HandshakeFailure};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::close_remote_later;
 use super::driver::Input;
+use super::server_search::{Found, Search};
 use crate::congestion::PathEpoch;
 use crate::error::Error;
-use crate::locate;
 use crate::path_socket::PathSocket;
 
 /// Between attempts at two addresses of one server (RFC 8305 §5 recommends 250 ms).
@@ -39,20 +41,32 @@ const UDP_HEAD_START: Duration = Duration::from_millis(60);
 /// way together, and the server has more to do for the former.
 const LINGER: u32 = 16;
 
-/// How soon, and how rarely at last, UDP is tried again while the session goes through the relay.
-const UDP_RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(120));
+/// How soon, and how rarely at last, UDP is tried again while the session goes through the relay; and how long each try
+/// may take.
+const UDP_RETRY: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(120));
+const UDP_TRY: Duration = Duration::from_secs(4);
+
+/// How long a session through the relay goes on once UDP is known to pass: what the peers are told of our addresses, which
+/// are known from then on, belongs to exchanges of this session.
+const LAST_WORDS: Duration = Duration::from_millis(250);
+
+/// How long the first attempt leaves to the addresses that are known before the server is asked for others over TCP. A
+/// later one asks at once: the server may have been started again elsewhere.
+const ASK_AFTER: Duration = Duration::from_millis(300);
 
 /// Frames on their way to the server. A session that is this far behind is as good as dead.
 const QUEUE: usize = 256;
 
 /// What an attempt needs.
 pub(super) struct Attempt {
-    /// Which attempt this is, from 1: later ones also ask the server's URL where its UDP port is now.
+    /// Which attempt this is, from 1.
     pub(super) generation: u64,
     pub(super) quinn: quinn::Endpoint,
     pub(super) socket: Arc<PathSocket>,
     pub(super) key: Arc<SecretKey>,
     pub(super) server: ServerHint,
+    /// Where its UDP port may be.
+    pub(super) addrs: ServerAddrs,
     pub(super) outbound: Outbound,
     /// The way through the server's own relay, where we are at that.
     pub(super) relayed: Option<RelayedServer>,
@@ -73,7 +87,8 @@ pub(super) struct RelayedServer {
 struct Reached {
     connection: quinn::Connection,
     address: Address,
-    is_relayed: bool,
+    /// The server's own address, unless it is through its relay.
+    direct: Option<SocketAddr>,
 }
 
 /// What an attempt tells the driver.
@@ -84,9 +99,15 @@ pub(super) enum SessionInput {
     Connected {
         /// Frames to the server.
         frames: mpsc::Sender<Vec<u8>>,
-        /// Whether it goes through the server's relay.
-        is_relayed: bool,
+        /// The server's address, unless it goes through the server's relay.
+        direct: Option<SocketAddr>,
     },
+    /// The server may be reached here too.
+    Found(Vec<SocketAddr>),
+    /// The server was reached here.
+    Worked(SocketAddr),
+    /// This network has no IPv4, and reaches IPv4 addresses by this prefix.
+    Nat64(Nat64Prefix),
     /// The server said something.
     Message(FromServer),
     /// It is over.
@@ -130,14 +151,18 @@ impl Drop for Address {
 impl Attempt {
     /// Runs the attempt to its end.
     pub(super) async fn run(mut self) {
-        let lost = match self.dial().await {
-            Ok(Reached { connection, address, is_relayed }) => {
+        let wait = if self.generation > 1 { Duration::ZERO } else { ASK_AFTER };
+        let mut search = self.search(wait);
+        let lost = match self.dial(&mut search).await {
+            Ok(Reached { connection, address, direct }) => {
                 let address = Arc::new(address);
                 self.reached.send_replace(Some(Arc::clone(&address)));
+                let this = &self;
                 let lost = tokio::select! {
                     biased;
-                    lost = self.converse(&connection, is_relayed) => lost,
-                    lost = self.look_for_udp(), if is_relayed => lost,
+                    lost = this.converse(&connection, direct) => lost,
+                    lost = this.look_for_udp(), if direct.is_none() => lost,
+                    lost = this.learn_more(search), if direct.is_some() => lost,
                 };
                 connection.close(close::DONE.into(), b"");
                 drop(address);
@@ -154,62 +179,119 @@ impl Attempt {
         }
     }
 
-    /// The first of the server's addresses that answers with the pinned key.
-    async fn dial(&mut self) -> Result<Reached, Lost> {
-        let mut tries = self.udp_tries();
-        if self.generation > 1 {
-            let (outbound, server, dialer) = (self.outbound.clone(), self.server.clone(), self.dialer());
-            tries.spawn(async move {
-                let addr = relocate(&outbound, &server).await?;
-                connect(dialer, main_path(addr), Duration::ZERO).await
-            });
+    fn search(&self, wait: Duration) -> Search {
+        Search::start(&self.outbound, &self.server, &self.addrs, wait)
+    }
+
+    /// The session stands. What else is found of the server's addresses is for the family that it does not use, until
+    /// there are some of both.
+    async fn learn_more(&self, mut search: Search) -> Lost {
+        let mut known = self.addrs.clone();
+        while !known.has_both_families() {
+            match search.next().await {
+                Some(Found::Addrs(addrs)) => {
+                    let new = known.learn(addrs);
+                    self.tell(SessionInput::Found(new)).await;
+                }
+                Some(Found::Nat64(prefix)) => self.tell(SessionInput::Nat64(prefix)).await,
+                // The session shows who is there.
+                Some(Found::Another(_)) => {}
+                None => break,
+            }
         }
+        drop(search);
+        std::future::pending().await
+    }
+
+    /// The first of the server's addresses that answers with the pinned key.
+    async fn dial(&mut self, search: &mut Search) -> Result<Reached, Lost> {
+        let mut tries = self.udp_tries();
         if let Some(relayed) = self.relayed.take() {
             tries.spawn(connect_relayed(self.dialer(), relayed));
         }
+        self.first_of(tries, search).await
+    }
+
+    /// The first try that succeeds, of these and of those that the search adds.
+    async fn first_of(
+        &self,
+        mut tries: JoinSet<Result<Reached, Lost>>,
+        search: &mut Search,
+    ) -> Result<Reached, Lost> {
+        let mut known = self.addrs.clone();
         let mut last = Lost::Passing("it has no address".into());
         let mut reprieve = None;
-        loop {
-            let next = match reprieve {
-                Some(end) => timeout_at(end, tries.join_next()).await.unwrap_or(None),
-                None => tries.join_next().await,
-            };
-            let Some(result) = next else { return Err(last) };
-            match result {
-                Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(lost)) => {
-                    if matches!(lost, Lost::Final(_)) {
-                        reprieve.get_or_insert_with(|| Instant::now() + REPRIEVE);
-                    }
-                    if !matches!(last, Lost::Final(_)) {
-                        last = lost;
-                    }
+        let mut is_searching = true;
+        while is_searching || !tries.is_empty() {
+            let end = async {
+                match reprieve {
+                    Some(end) => sleep_until(end).await,
+                    None => std::future::pending().await,
                 }
-                Err(error) => last = Lost::Passing(error.to_string()),
+            };
+            let lost = tokio::select! {
+                biased;
+                Some(result) = tries.join_next() => match result {
+                    Ok(Ok(reached)) => return Ok(reached),
+                    Ok(Err(lost)) => lost,
+                    Err(error) => Lost::Passing(error.to_string()),
+                },
+                found = search.next(), if is_searching => match found {
+                    Some(Found::Addrs(addrs)) => {
+                        let new = known.learn(addrs);
+                        self.dial_each(&mut tries, ServerAddrs::new(new.clone()).to_dial());
+                        self.tell(SessionInput::Found(new)).await;
+                        continue;
+                    }
+                    Some(Found::Nat64(prefix)) => {
+                        self.tell(SessionInput::Nat64(prefix)).await;
+                        continue;
+                    }
+                    Some(Found::Another(found)) => {
+                        Lost::Final(changed(&self.server.url, self.server.peer_id, found))
+                    }
+                    None => {
+                        is_searching = false;
+                        continue;
+                    }
+                },
+                () = end => break,
+            };
+            if matches!(lost, Lost::Final(_)) {
+                reprieve.get_or_insert_with(|| Instant::now() + REPRIEVE);
+            }
+            if !matches!(last, Lost::Final(_)) {
+                last = lost;
             }
         }
+        Err(last)
     }
 
     fn udp_tries(&self) -> JoinSet<Result<Reached, Lost>> {
         let mut tries = JoinSet::new();
-        for (n, addr) in in_order(&self.server.udp).into_iter().enumerate() {
-            tries.spawn(connect(self.dialer(), main_path(addr), STAGGER * n as u32));
-        }
+        self.dial_each(&mut tries, self.addrs.to_dial());
         tries
     }
 
-    /// A session through the relay does, and shows nobody where we are: as soon as UDP passes, it ends.
+    fn dial_each(&self, tries: &mut JoinSet<Result<Reached, Lost>>, addrs: Vec<SocketAddr>) {
+        for (n, addr) in addrs.into_iter().enumerate() {
+            tries.spawn(connect(self.dialer(), main_path(addr), STAGGER * n as u32));
+        }
+    }
+
+    /// A session through the relay does, and shows the server no address of ours: as soon as UDP passes, it ends.
     async fn look_for_udp(&self) -> Lost {
         let mut wait = UDP_RETRY.0;
         loop {
             sleep(wait).await;
             wait = (wait * 2).min(UDP_RETRY.1);
-            let mut tries = self.udp_tries();
-            while let Some(result) = tries.join_next().await {
-                if let Ok(Ok(reached)) = result {
-                    reached.connection.close(close::DONE.into(), b"");
-                    return Lost::Passing("the server can be reached without the relay".into());
-                }
+            let mut search = self.search(Duration::ZERO);
+            let tried = timeout(UDP_TRY, self.first_of(self.udp_tries(), &mut search)).await;
+            if let Ok(Ok(Reached { connection, direct: Some(addr), .. })) = tried {
+                connection.close(close::DONE.into(), b"");
+                self.tell(SessionInput::Worked(addr)).await;
+                sleep(LAST_WORDS).await;
+                return Lost::Passing("the server can be reached without the relay".into());
             }
         }
     }
@@ -228,14 +310,14 @@ impl Attempt {
     }
 
     /// Passes frames on until the session breaks.
-    async fn converse(&self, connection: &quinn::Connection, is_relayed: bool) -> Lost {
+    async fn converse(&self, connection: &quinn::Connection, direct: Option<SocketAddr>) -> Lost {
         let broken = |error: &dyn std::fmt::Display| Lost::Passing(error.to_string());
         let (mut send, mut recv) = match connection.open_bi().await {
             Ok(streams) => streams,
             Err(error) => return broken(&error),
         };
         let (frames, mut queue) = mpsc::channel::<Vec<u8>>(QUEUE);
-        self.tell(SessionInput::Connected { frames, is_relayed }).await;
+        self.tell(SessionInput::Connected { frames, direct }).await;
         let write = async {
             while let Some(mut bytes) = queue.recv().await {
                 while let Ok(more) = queue.try_recv() {
@@ -297,7 +379,10 @@ async fn connect(dialer: Dialer, path: PathId, delay: Duration) -> Result<Reache
         .connect_with(config, remote, tls::SERVER_NAME)
         .map_err(|error| Lost::Passing(error.to_string()))?;
     match connecting.await {
-        Ok(connection) => Ok(Reached { connection, address, is_relayed: path.link != LinkId::MAIN }),
+        Ok(connection) => {
+            let direct = (path.link == LinkId::MAIN).then_some(path.remote);
+            Ok(Reached { connection, address, direct })
+        }
         Err(error) => Err(judge(&error, &url, known)),
     }
 }
@@ -313,26 +398,6 @@ async fn connect_relayed(dialer: Dialer, relayed: RelayedServer) -> Result<Reach
         Err(_) => return Err(Lost::Passing("the relay is not wanted any more".into())),
     }
     connect(dialer, path, until.saturating_duration_since(Instant::now())).await
-}
-
-/// Where the server's UDP port is by its URL's word, if that is another place than we know.
-async fn relocate(outbound: &Outbound, server: &ServerHint) -> Result<SocketAddr, Lost> {
-    let passing = |why: &str| Lost::Passing(why.into());
-    let url = server.url.parse().map_err(|_| passing("its URL is none"))?;
-    let found = locate::ask_once(outbound, &url).await.map_err(Lost::Passing)?;
-    if found.server.peer_id != server.peer_id {
-        return Err(Lost::Final(changed(&server.url, server.peer_id, found.server.peer_id.to_string())));
-    }
-    let new = in_order(&found.server.udp).into_iter().find(|addr| !server.udp.contains(addr));
-    new.ok_or_else(|| passing("it is where it was, and does not answer there"))
-}
-
-/// IPv4 first: a NAT's mapping can only be learned from the server, while a global IPv6 address is known
-/// without it. Loopback before everything: it is there or it is not.
-fn in_order(addrs: &[SocketAddr]) -> Vec<SocketAddr> {
-    let mut addrs = addrs.to_vec();
-    addrs.sort_by_key(|addr| (!addr.ip().is_loopback(), addr.is_ipv6()));
-    addrs
 }
 
 fn judge(error: &quinn::ConnectionError, url: &str, known: PeerId) -> Lost {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use proto::id::PeerId;
+use proto::no_udp::Cause;
 use proto::path::{PathId, PathKind, Reason};
 use proto::stun::Role;
 
@@ -16,9 +17,16 @@ const REMEMBERED: usize = 8;
 pub struct Status {
     /// Its address as the server saw it last.
     pub observed: Option<SocketAddr>,
+    /// At which address of its own the server has the session: none while there is no session, or it goes through the
+    /// server's relay.
+    pub server: Option<SocketAddr>,
     /// For how long the NAT on our side was seen to keep an idle flow; it may keep it for longer. `None` where that
     /// has not been learned, or it keeps none for 20 s.
     pub nat_keeps: Option<Duration>,
+    /// Whether its session goes through the server's relay.
+    pub is_relayed: bool,
+    /// Why no UDP passes to the server, where that is why the session is relayed.
+    pub no_udp: Option<Cause>,
     /// The peers that it has a connection with.
     pub peers: Vec<PeerStatus>,
 }

@@ -1,17 +1,21 @@
 //! `peer netcheck`: what kind of NAT this machine is behind, and what that means for direct paths.
 
 mod advice;
+mod ask;
 mod discover;
+mod print;
+mod warnings;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
-use proto::nat::{Allocation, Dependence, Findings};
+use proto::candidate::{Scope, scope};
+use proto::nat::{Allocation, Dependence};
+use proto::no_udp::{Cause, Here, diagnose};
 use relay::net::{Net, OsNet};
 use relay::outbound::Outbound;
-use relay::program::report::clean;
 use relay::program::{Ending, Failure, Report, Shutdown};
 use rendezvous::well_known::{WellKnown, WellKnownRelay};
 use serde::Serialize;
@@ -23,7 +27,8 @@ use crate::error::Error;
 use crate::locate;
 use crate::portmap::{self, Protocol};
 use crate::server_url::ServerUrl;
-use advice::advice;
+use ask::Found;
+use warnings::{View, server_of, silent_ports, view, warnings};
 
 /// How long the server may take to say where its UDP ports are. With the two seconds of the tests it is less than the
 /// five that a user waits where UDP is blocked.
@@ -52,6 +57,19 @@ struct Netcheck {
     /// At how many IP addresses the server answered: with one, `mapping` may be address-dependent where it says
     /// endpoint-independent, and `filtering` endpoint-independent where it says address-dependent.
     server_addresses: u8,
+    /// Our addresses as the server sees them, private ones too.
+    seen_v4: Option<IpAddr>,
+    seen_v6: Option<IpAddr>,
+    /// Why no UDP passes: see [`Cause::code`].
+    udp_error: Option<&'static str>,
+    /// Ports of the server that do not answer, while another one does.
+    silent_ports: Vec<u16>,
+    warnings: Vec<String>,
+    #[serde(skip)]
+    cause: Option<Cause>,
+    /// Whether the server sees this machine as others do.
+    #[serde(skip)]
+    is_seen_from_outside: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,24 +117,16 @@ async fn check(net: Arc<dyn Net>, url: &ServerUrl, report: &Report) -> Result<()
         let (url, found) = (url.to_string(), known.peer_id.to_string());
         return Err(Error::ServerChanged { url, known: given, found, remedy }.into());
     }
-    let (v4, v6, relays, port_mapping) = tokio::join!(
-        find(&*net, &known, SocketAddr::is_ipv4),
-        find(&*net, &known, SocketAddr::is_ipv6),
+    let (found, relays, port_mapping) = tokio::join!(
+        ask::ask(&net, &known, &url.host),
         measure(&outbound, &known.relays),
         look_for_router(&known),
     );
-    let netcheck = summary(v4, v6, port_mapping, relays);
-    print(&netcheck, report);
+    let own = net.addresses().unwrap_or_default();
+    let netcheck = summary(&found, &own, port_mapping, relays);
+    print::print(&netcheck, report);
     report.event("netcheck", &netcheck);
     Ok(())
-}
-
-/// What is found at the server's first address of a family; nothing where it has none.
-async fn find(net: &dyn Net, known: &WellKnown, family: impl Fn(&SocketAddr) -> bool) -> Findings {
-    match known.udp.iter().copied().map(proto::candidate::canonical).find(&family) {
-        Some(server) => discover::discover(net, server, &known.udp_alternate).await,
-        None => Findings::default(),
-    }
 }
 
 /// What port mapping the router has. On the server's own machine there is none in between.
@@ -151,12 +161,20 @@ fn split(url: &str) -> Option<(ServerUrl, String)> {
 }
 
 /// IPv4 is what NATs are about; where there is none, IPv6 shows what its firewall does.
-fn summary(v4: Findings, v6: Findings, port_mapping: Vec<Protocol>, relays: Vec<RelayLatency>) -> Netcheck {
-    let main = if v4.has_udp() { v4 } else { v6 };
+fn summary(
+    found: &Found,
+    own: &[IpAddr],
+    port_mapping: Vec<Protocol>,
+    relays: Vec<RelayLatency>,
+) -> Netcheck {
+    let main = if found.v4.has_udp() { found.v4 } else { found.v6 };
+    let view_of = |seen: SocketAddr| view(seen, server_of(seen, &found.tried), own);
+    let is_public = |seen: &SocketAddr| scope(*seen) == Scope::Global;
+    let cause = diagnose(&found.tried, &found.beside, Here::with(own)).filter(|_| !main.has_udp());
     Netcheck {
         udp: main.has_udp(),
-        public_v4: v4.mapped.map(|addr| addr.ip()),
-        public_v6: v6.mapped.map(|addr| addr.ip()),
+        public_v4: found.v4.mapped.filter(is_public).map(|addr| addr.ip()),
+        public_v6: found.v6.mapped.filter(is_public).map(|addr| addr.ip()),
         mapping: main.mapping,
         filtering: main.filtering,
         hairpin: main.hairpin,
@@ -166,6 +184,15 @@ fn summary(v4: Findings, v6: Findings, port_mapping: Vec<Protocol>, relays: Vec<
         ports: main.allocation.map(Ports::from),
         rtt_ms: main.rtt.map(milliseconds),
         server_addresses: u8::from(main.has_udp()) + u8::from(main.has_two_addresses),
+        seen_v4: found.v4.mapped.map(|addr| addr.ip()),
+        seen_v6: found.v6.mapped.map(|addr| addr.ip()),
+        udp_error: cause.map(Cause::code),
+        silent_ports: silent_ports(found),
+        warnings: warnings(found, own),
+        cause,
+        is_seen_from_outside: main
+            .mapped
+            .is_none_or(|seen| matches!(view_of(seen), View::Public | View::OwnMachine)),
     }
 }
 
@@ -173,62 +200,10 @@ fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10_000.0).round() / 10.0
 }
 
-fn print(netcheck: &Netcheck, report: &Report) {
-    let line = |name: &str, value: &dyn std::fmt::Display| report.line(format_args!("{name:13} {value}"));
-    match netcheck.rtt_ms {
-        Some(rtt) => line("UDP", &format_args!("works, {rtt} ms to the server and back")),
-        None if netcheck.udp => line("UDP", &"works"),
-        None => line("UDP", &"blocked: nothing comes back from the server"),
-    }
-    let address = |ip: Option<IpAddr>| ip.map_or_else(|| "none".to_owned(), |ip| ip.to_string());
-    line("public IPv4", &address(netcheck.public_v4));
-    line("public IPv6", &address(netcheck.public_v6));
-    if netcheck.udp {
-        print_nat(netcheck, &line);
-    }
-    let protocols: Vec<&str> = netcheck.port_mapping.iter().map(|protocol| protocol.name()).collect();
-    line("port mapping", &if protocols.is_empty() { "none found".to_owned() } else { protocols.join(", ") });
-    for relay in &netcheck.relays {
-        line("relay", &format_args!("{}, {} ms", clean(&relay.url), relay.rtt_ms));
-    }
-    report.line("");
-    report.line(advice(netcheck));
-}
-
-fn print_nat(netcheck: &Netcheck, line: &dyn Fn(&str, &dyn std::fmt::Display)) {
-    let word = |found: Option<Dependence>| found.map_or("not found out", Dependence::name);
-    let unsure = netcheck.server_addresses < 2;
-    let mapping = match netcheck.mapping {
-        Some(Dependence::EndpointIndependent) if unsure => {
-            "endpoint-independent, as far as a server with one IP address can tell"
-        }
-        found => word(found),
-    };
-    let filtering = match netcheck.filtering {
-        Some(Dependence::AddressDependent) if unsure => {
-            "address-dependent or less: a server with one IP address can't tell"
-        }
-        found => word(found),
-    };
-    line("mapping", &mapping);
-    line("filtering", &filtering);
-    match netcheck.ports {
-        Some(Ports::Preserved) => line("ports", &"preserved"),
-        Some(Ports::Sequential { step }) => line("ports", &format_args!("sequential, step {step:+}")),
-        Some(Ports::Random { first, last }) => {
-            line("ports", &format_args!("random, about {first} to {last}"))
-        }
-        None => line("ports", &"not found out"),
-    }
-    match netcheck.hairpin {
-        Some(true) => line("hairpin", &"yes"),
-        Some(false) => line("hairpin", &"no"),
-        None => line("hairpin", &"not found out"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use proto::nat::Findings;
+
     use super::*;
 
     #[test]
@@ -244,15 +219,25 @@ mod tests {
             hairpin: Some(true),
         };
         let relays = vec![RelayLatency { url: "http://203.0.113.1/relay".into(), rtt_ms: 9.1 }];
-        let text =
-            serde_json::to_string(&summary(found, Findings::default(), vec![Protocol::Pcp], relays)).unwrap();
+        let found = Found { v4: found, ..Found::default() };
+        let text = serde_json::to_string(&summary(&found, &[], vec![Protocol::Pcp], relays)).unwrap();
         let contract = concat!(
             r#"{"udp":true,"public_v4":"203.0.113.7","public_v6":null,"mapping":"endpoint-independent","#,
             r#""filtering":"address-and-port-dependent","hairpin":true,"port_mapping":["pcp"],"#,
             r#""relays":[{"url":"http://203.0.113.1/relay","rtt_ms":9.1}],"#,
-            r#""translated":true,"ports":{"kind":"sequential","step":-2},"rtt_ms":12.3,"server_addresses":2}"#
+            r#""translated":true,"ports":{"kind":"sequential","step":-2},"rtt_ms":12.3,"server_addresses":2,"#,
+            r#""seen_v4":"203.0.113.7","seen_v6":null,"udp_error":null,"silent_ports":[],"warnings":[]}"#
         );
         assert_eq!(text, contract);
+    }
+
+    #[test]
+    fn a_private_address_is_never_called_public() {
+        for seen in ["192.168.1.2:4000", "127.0.0.1:4000"] {
+            let v4 = Findings { mapped: seen.parse().ok(), ..Findings::default() };
+            let said = summary(&Found { v4, ..Found::default() }, &[], vec![], vec![]);
+            assert_eq!((said.udp, said.public_v4, said.seen_v4.is_some()), (true, None, true));
+        }
     }
 
     #[test]

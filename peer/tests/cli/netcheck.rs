@@ -19,23 +19,34 @@ async fn netcheck_of_a_server_on_this_machine_finds_no_nat_and_asks_no_router() 
         (&said["event"], &said["udp"], &said["translated"]),
         (&"netcheck".into(), &true.into(), &false.into())
     );
-    assert_eq!((&said["public_v4"], &said["public_v6"]), (&"127.0.0.1".into(), &Value::Null));
+    assert_eq!(
+        (&said["public_v4"], &said["public_v6"]),
+        (&Value::Null, &Value::Null),
+        "no private one is public"
+    );
+    assert_eq!((&said["seen_v4"], &said["udp_error"]), (&"127.0.0.1".into(), &Value::Null));
+    assert_eq!((&said["silent_ports"], &said["warnings"]), (&json!([]), &json!([])));
     assert_eq!((&said["hairpin"], &said["port_mapping"]), (&true.into(), &json!([])));
     let relays = said["relays"].as_array().unwrap();
     assert!(relays.iter().all(|relay| relay["rtt_ms"].as_f64().unwrap() > 0.0), "{said}");
 }
 
 #[tokio::test]
-async fn netcheck_says_that_udp_is_blocked_and_how_to_mend_it() {
+async fn netcheck_says_that_no_udp_comes_back_and_blames_neither_side_alone() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let http = FakeHttp::naming(key().peer_id(), &[silent.local_addr().unwrap()]).await;
-    let ended = Home::new().run(&["netcheck", "--server", &http.url()]).await;
+    let (human, script) =
+        (["netcheck", "--server", &http.url()], ["netcheck", "--json", "--server", &http.url()]);
+    let ended = Home::new().run(&human).await;
     assert_eq!(ended.code, Some(0), "{ended:#?}");
-    assert!(ended.stdout.contains("blocked"), "{ended:#?}");
+    let last = ended.stdout.lines().last().unwrap();
     assert!(
-        ended.stdout.lines().last().unwrap().starts_with("No UDP gets through here: let UDP out"),
-        "{ended:#?}"
+        last.starts_with("No UDP comes through: no UDP came back from the server at 127.0.0.1:"),
+        "{last}"
     );
+    assert!(last.contains("either the server's firewall or this network"), "{last}");
+    let said: Value = serde_json::from_str(&Home::new().run(&script).await.stdout).unwrap();
+    assert_eq!((&said["udp"], &said["udp_error"]), (&false.into(), &"silent".into()));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use crate::support::{Home, Rendezvous, key};
 /// With a relay, which path is the first is a matter of microseconds.
 fn without_relay() -> Rendezvous {
     Rendezvous::with(key(), |config| {
-        config.relay = Relaying::Elsewhere { relays: Vec::new(), sessions: false };
+        config.relay = Relaying::Elsewhere { relays: Vec::new(), own: false };
     })
 }
 

@@ -48,6 +48,10 @@ async fn events_have_the_documented_fields() {
     assert_eq!(ready["url"], Value::Null);
     assert_eq!(ready["targets"], serde_json::json!([origin.target()]));
 
+    let warning = share.next_event().await;
+    has_fields(&warning, &["code", "message"]);
+    assert_eq!(warning["code"], "local-ticket");
+
     let mut connect = connector.connect(ready["ticket"].as_str().unwrap());
     // The first path comes before all, and a relay's gives way to a direct one at any time.
     let (mut kind, mut ready) = (Value::Null, Value::Null);
@@ -153,7 +157,8 @@ async fn people_get_readable_lines_and_no_json() {
         program.signal("TERM");
         let ended = program.ended().await;
         assert!(!ended.stdout.contains('{') && !ended.stdout.contains('\u{1b}'), "{ended:#?}");
-        assert_eq!(ended.stderr, "", "{ended:#?}");
+        let said: Vec<&str> = ended.stderr.lines().collect();
+        assert!(said.iter().all(|line| line.starts_with("warning: this ticket works only on")), "{ended:#?}");
     }
 }
 

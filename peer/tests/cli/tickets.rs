@@ -1,5 +1,7 @@
 //! Which ticket a share has, from run to run and beside another run of its own.
 
+use std::net::SocketAddr;
+
 use proto::ticket::Ticket;
 
 use crate::support::origin::Origin;
@@ -32,6 +34,29 @@ async fn a_share_has_the_same_ticket_in_every_run() {
 }
 
 #[tokio::test]
+async fn an_ephemeral_share_needs_no_place_to_keep_anything_in() {
+    let (home, server) = (Home::new(), Rendezvous::start());
+    let url = server.url();
+    for server in [&["--server", &url][..], &[]] {
+        for place in [Some("/proc/sys"), None] {
+            let args = [&["share", "8000", "--json", "--ephemeral"], server].concat();
+            let mut command = home.command(&args);
+            for variable in ["HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME"] {
+                match place {
+                    Some(place) => command.env(variable, place),
+                    None => command.env_remove(variable),
+                };
+            }
+            let mut share = Program::spawn(&mut command);
+            share.ticket().await;
+            share.signal("TERM");
+            let ended = share.ended().await;
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:#?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_share_of_several_targets_has_the_same_ticket_in_any_order() {
     let (home, server) = (Home::new(), Rendezvous::start());
     let url = server.url();
@@ -49,7 +74,23 @@ async fn an_embedded_server_keeps_its_place_so_the_ticket_stays() {
     let first = ticket(&home, &["8000"]).await;
     assert_eq!(ticket(&home, &["8000"]).await, first);
     let server = first.parse::<Ticket>().unwrap().server;
-    assert!(server.udp.iter().any(|addr| addr.ip().is_loopback()), "{server:?}");
+    let is_loopback = |addr: &SocketAddr| addr.ip().is_loopback();
+    assert_eq!(server.udp.iter().any(is_loopback), server.url.contains("//127."), "{server:?}");
+}
+
+#[tokio::test]
+async fn a_ticket_that_works_on_this_machine_alone_says_so_and_an_embedded_servers_says_it_already() {
+    let (home, server) = (Home::new(), Rendezvous::start());
+    let mut share = home.spawn(&["share", "8000", "--server", &server.url(), "--json"]);
+    let warning = share.event("warning").await;
+    assert_eq!(warning["code"], "local-ticket");
+    let message = warning["message"].as_str().unwrap();
+    assert!(message.starts_with("this ticket works only on this machine: it names the server at 127.0.0.1"));
+    let mut embedded = Home::new().spawn(&["share", "8000", "--json"]);
+    embedded.ticket().await;
+    embedded.signal("TERM");
+    let ended = embedded.ended().await;
+    assert!(!ended.stdout.contains("local-ticket"), "{ended:#?}");
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use proto::ticket::ServerHint;
+use serde_json::Value;
 use tokio::net::TcpSocket;
 
 use super::refusals::ticket_at;
@@ -53,8 +54,14 @@ async fn a_connector_whose_server_is_dead_gives_up_after_ten_seconds() {
     };
     let (home, since) = (Home::new(), Instant::now());
     let ended = home.run(&["connect", &ticket_at(hint).to_text(), "--json"]).await;
-    ended.failed(3, "server-silent").says("UDP");
+    ended
+        .failed(3, "server-silent")
+        .says("UDP")
+        .says("this ticket names a server on the sharer's own machine");
     took_its_time(since);
+    // It was said long before.
+    let warning: Value = serde_json::from_str(ended.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!((&warning["event"], &warning["code"]), (&"warning".into(), &"local-server-silent".into()));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use super::*;
 use crate::clock::start;
 use crate::id::TicketId;
+use crate::sighting::Notary;
 use crate::wire::signal::{Answer, Claims, Mac, Offer, Refusal, Trickle, Username};
 
 const SHARER: PeerId = PeerId::from_bytes([1; 32]);
@@ -370,4 +371,33 @@ fn who_says_anew_what_its_nat_is_takes_no_offers_from_a_newer_registration() {
     assert_eq!(told(&mut rig, 1), sealed(0, 4));
     rig.machine.handle_disconnected(4);
     assert_eq!(told(&mut rig, 2), sealed(0, 1));
+}
+
+#[test]
+fn a_proven_sighting_goes_with_what_is_forwarded_and_an_unproven_one_does_not() {
+    let notary = Notary::new([9; 32], start());
+    let other = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let also = other("[2001:db8::7]:4000");
+    for (addr, proof, told) in [
+        (also, notary.prove(also, start()).0, true),
+        (other("[2001:db8::8]:4000"), notary.prove(also, start()).0, false),
+        // The session itself shows the address of this family.
+        (other("203.0.113.9:1"), notary.prove(other("203.0.113.9:1"), start()).0, false),
+    ] {
+        let mut rig =
+            Rig::new(MatchmakerConfig { notary: Some(notary.clone()), ..MatchmakerConfig::default() });
+        rig.join(1, SHARER, 1);
+        rig.say(1, ToServer::Register { share: SHARE, nat: None });
+        rig.join(2, CONNECTOR, 2);
+        rig.heard();
+        rig.say(2, ToServer::Sighting { addr, proof });
+        rig.offer(2, 1);
+        let heard = rig.heard();
+        let said = FromServer::AlsoSeen { from: CONNECTOR, from_instance: Instance([2; 8]), observed: addr };
+        let place = heard.iter().position(|action| *action == MatchmakerAction::Send(1, said.clone()));
+        assert_eq!(place.is_some(), told, "{addr}");
+        if let Some(place) = place {
+            assert!(matches!(heard[place + 1], MatchmakerAction::Send(1, FromServer::Offer { .. })));
+        }
+    }
 }

@@ -14,7 +14,7 @@
 //! because repeating what failed rarely helps (`docs/PROTOCOL.md` §5).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand_chacha::ChaCha12Rng;
@@ -26,6 +26,7 @@ use super::{
     Traffic,
 };
 use crate::candidate::{Candidate, CandidateKind, Scope, canonical, scope};
+use crate::interface::Rank;
 use crate::machine::earliest;
 use crate::proof::CheckKeys;
 use crate::stun::{self, CheckKey, Role};
@@ -48,6 +49,9 @@ const MAX_SPENT: usize = 64;
 /// Checks after the proof where the path has to show more than one answer: enough for those at a heavy loss.
 const CAUTIOUS_CONFIRMATIONS: u8 = 12;
 
+/// What a path is ranked by before its round trip.
+pub(super) type Grade = (PathKind, Rank);
+
 /// The machine.
 #[derive(Debug)]
 pub struct PathAgent {
@@ -59,6 +63,8 @@ pub struct PathAgent {
     created: Instant,
     links: Vec<(LinkId, PathKind)>,
     remotes: Vec<Candidate>,
+    /// Of the remote's addresses those that were ranked otherwise than by default.
+    ranks: BTreeMap<IpAddr, Rank>,
     replaced: u8,
     pub(super) pairs: BTreeMap<PathId, Pair>,
     /// Bytes sent in this attempt to each address while it was unproven, headers counted.
@@ -68,6 +74,8 @@ pub struct PathAgent {
     pub(super) primary_since: Option<Instant>,
     /// When the primary last became another path.
     pub(super) changed_at: Option<Instant>,
+    /// Until when round trips are not compared: just after a change they tell more of the queues than of the paths.
+    pub(super) settles_until: Option<Instant>,
     /// Another path on which the remote has asked since it last asked on the primary.
     pub(super) asked_beside: Option<PathId>,
     pub(super) suspect_since: Option<Instant>,
@@ -97,6 +105,11 @@ pub struct PathAgent {
     asked_for_exchange: Option<Instant>,
     /// Exchanges without a direct path since there was one.
     pub(super) futile: u32,
+    /// Whether all attempts that follow at once have found nothing better than an overlay.
+    pub(super) is_overlay_best: bool,
+    /// Whether the connector was followed to a path of a worse rank: it sees its networks otherwise than we see ours, and
+    /// it alone chooses by rank from then on.
+    pub(super) has_yielded: bool,
     /// Whether addresses that the server saw are left alone: see [`Self::rule_out_reflexive`].
     pub(super) is_reflexive_ruled_out: bool,
     /// Whether it was said that no direct path leads through both NATs: not before a port that the remote's router maps
@@ -119,12 +132,14 @@ impl PathAgent {
             created: now,
             links: Vec::new(),
             remotes: Vec::new(),
+            ranks: BTreeMap::new(),
             replaced: 0,
             pairs: BTreeMap::new(),
             spent: BTreeMap::new(),
             route: Route::default(),
             primary_since: None,
             changed_at: None,
+            settles_until: None,
             asked_beside: None,
             suspect_since: None,
             doubted_at: None,
@@ -143,6 +158,8 @@ impl PathAgent {
             is_stale: false,
             asked_for_exchange: None,
             futile: 0,
+            is_overlay_best: false,
+            has_yielded: false,
             is_reflexive_ruled_out: false,
             is_direct_ruled_out: false,
             rng: ChaCha12Rng::from_seed(seed),
@@ -159,6 +176,9 @@ impl PathAgent {
         self.asked_for_exchange = former.asked_for_exchange;
         let has_failed = former.failed >= former.config.rounds();
         self.futile = former.futile.saturating_add(u32::from(has_failed));
+        if former.route.primary.is_some() {
+            self.settles_until = Some(self.created + self.config.settle);
+        }
     }
 
     /// A link of ours, over which every candidate is tried. Links that come after the main one are new to
@@ -236,6 +256,42 @@ impl PathAgent {
         }
     }
 
+    /// How good a way to an address of the remote's is, by the interface that packets for it leave by. The shell says so
+    /// before an address can become a path: before it hands in a candidate, a check from there, or a path to be checked
+    /// again. What it does not rank is [`Rank::Public`].
+    pub fn set_rank(&mut self, remote: IpAddr, rank: Rank) {
+        let remote = remote.to_canonical();
+        if self.ranks.len() >= MAX_SPENT {
+            // What strangers sent from is ranked too, before it is known to prove nothing.
+            self.ranks.retain(|ip, _| self.remotes.iter().any(|other| other.addr.ip() == *ip));
+        }
+        if rank == Rank::default() {
+            self.ranks.remove(&remote);
+        } else if self.ranks.len() < MAX_SPENT {
+            self.ranks.insert(remote, rank);
+        }
+    }
+
+    /// The addresses of the remote's that are known, to be ranked again when our own network has changed. A path that is
+    /// of a better rank by that takes over with the next answer on it.
+    pub fn remotes(&self) -> impl Iterator<Item = IpAddr> {
+        self.remotes.iter().map(|remote| remote.addr.ip())
+    }
+
+    /// The paths on which the remote was heard: data that comes on them is its.
+    pub fn heard(&self) -> impl Iterator<Item = PathId> {
+        self.pairs.iter().filter(|(_, pair)| pair.heard.is_some()).map(|(path, _)| *path)
+    }
+
+    pub(super) fn rank(&self, path: &PathId) -> Rank {
+        self.ranks.get(&path.remote.ip()).copied().unwrap_or_default()
+    }
+
+    /// How good a path is before its round trip is measured, best first.
+    pub(super) fn grade(&self, path: &PathId) -> Option<Grade> {
+        self.pairs.get(path).map(|pair| (pair.kind, self.rank(path)))
+    }
+
     /// A check of this exchange, for [`crate::punch`] to send where no pair leads. Its answer is expected nowhere.
     pub fn probe(&mut self) -> Vec<u8> {
         let transaction = crate::machine::random(&mut self.rng);
@@ -270,6 +326,7 @@ impl PathAgent {
     pub fn handle_traffic(&mut self, path: PathId, traffic: Traffic, now: Instant) {
         let Some(pair) = self.pairs.get_mut(&path) else { return };
         let is_busy = pair.heard.is_some_and(|at| now <= at + self.config.busy);
+        let is_news = pair.heard.is_some() && pair.was_quiet(now);
         if traffic.received {
             // Data alone opens nothing: what is heard first has to be a check or an answer.
             pair.heard = pair.heard.map(|_| now);
@@ -280,6 +337,10 @@ impl PathAgent {
         if self.route.primary != Some(path) {
             if traffic.received {
                 self.doubt_with_remote(path, now);
+                if is_news {
+                    self.ask_both(path, now);
+                }
+                self.excuse_primary(path, now);
             }
             return;
         }
@@ -306,13 +367,30 @@ impl PathAgent {
         }
         self.remote_changed_at = Some(now);
         self.is_stale = true;
+        self.renew_budgets();
         self.check_everything(now);
+        // Its old address may be gone: until that answers, data goes by another proven way too, if there is one.
+        if self.route.primary.is_some() && self.suspect_since.is_none() {
+            self.suspect(now);
+        }
+    }
+
+    /// The remote has moved: where it has answered before, it may be again, whatever was sent there in vain meanwhile.
+    fn renew_budgets(&mut self) {
+        let has_answered = |addr: &SocketAddr| {
+            self.pairs.iter().any(|(path, pair)| path.remote == *addr && pair.has_answered)
+        };
+        self.spent.retain(|addr, _| !has_answered(addr));
     }
 
     fn check_everything(&mut self, now: Instant) {
         self.failed = 0;
+        (self.is_overlay_best, self.has_yielded) = (false, false);
         (self.is_reflexive_ruled_out, self.is_direct_ruled_out) = (false, false);
         self.begin_attempt(now);
+        for pair in self.pairs.values_mut().filter(|pair| pair.proven) {
+            pair.trigger(now);
+        }
         if let Some(path) = self.route.primary {
             self.check(path, None, now);
         }
@@ -445,6 +523,10 @@ impl PathAgent {
         if !self.pairs.contains_key(&path) && !self.learn(path, kind, now) {
             return;
         }
+        let is_news = self.pairs.get(&path).is_some_and(|pair| pair.was_quiet(now));
+        if is_news {
+            self.renew_budgets();
+        }
         let answer = stun::check_answer(transaction, path.remote, self.key(theirs));
         if self.affords(path.remote, answer.len()) {
             self.spend(path.remote, answer.len());
@@ -466,7 +548,7 @@ impl PathAgent {
             self.asked_beside = None;
             self.recover(now);
         } else {
-            self.compare_with_primary(path, first, now);
+            self.compare_with_primary(path, is_news, now);
         }
     }
 

@@ -63,7 +63,7 @@ impl PathAgent {
     /// stay silent: whatever spoilt their flows lives for as long as they are used. After so many of those
     /// everything is tried again, rarely.
     pub(super) fn end_attempt(&mut self, now: Instant) {
-        for pair in self.pairs.values_mut() {
+        for pair in self.pairs.values_mut().filter(|pair| !pair.proven) {
             pair.hush();
         }
         if self.is_reflexive_ruled_out {
@@ -79,9 +79,19 @@ impl PathAgent {
             self.spent.clear();
             self.attempt_ends = Some(now + self.config.attempt_length(self.failed));
             self.events.push_back(PathEvent::FreshLinkWanted);
+        } else if self.is_direct() {
+            self.rest_on_overlay();
         } else {
             self.retry_later(now);
         }
+    }
+
+    /// Nothing better than an overlay was found, and nothing more is looked for until a network changes.
+    pub(super) const fn rest_on_overlay(&mut self) {
+        self.is_overlay_best = true;
+        self.failed = 0;
+        self.attempt_ends = None;
+        self.retry_at = None;
     }
 
     fn retry_later(&mut self, now: Instant) {
@@ -114,13 +124,16 @@ impl PathAgent {
     }
 
     fn rule_out_direct(&mut self) {
-        if !std::mem::replace(&mut self.is_direct_ruled_out, true) {
+        if !self.is_direct() && !std::mem::replace(&mut self.is_direct_ruled_out, true) {
             self.events.push_back(PathEvent::ReflexiveRuledOut);
         }
     }
 
     /// What is left to be tried was tried: it is tried again, rarely, and no other port would help it.
     fn end_last_attempt(&mut self, now: Instant) {
+        if self.is_direct() {
+            return self.rest_on_overlay();
+        }
         self.rule_out_direct();
         let rounds = self.config.rounds();
         self.failed = self.failed.saturating_add(1).max(rounds);

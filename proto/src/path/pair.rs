@@ -18,6 +18,13 @@ const SAMPLES: usize = 4;
 /// How long one may tell how fast a path is.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// What is heard on a pair after so long a silence is news: the remote may have moved there. Longer than the gaps of
+/// an attempt, and than those between the reports of traffic on a busy path.
+const QUIET: Duration = Duration::from_millis(1500);
+
+/// A round trip that is so old says nothing any more: longer than two keepalives.
+const OLD: Duration = Duration::from_secs(30);
+
 /// Why a check leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Occasion {
@@ -55,6 +62,8 @@ pub(super) struct Pair {
     pub(super) proven: bool,
     /// Answers since it last failed.
     pub(super) answers: u32,
+    /// Whether it has ever answered, before it failed or since.
+    pub(super) has_answered: bool,
     /// Smoothed round trip (RFC 6298 §2: an eighth of each new sample).
     pub(super) rtt: Option<Duration>,
     /// The latest samples of it, the newest last, and when that was taken.
@@ -86,6 +95,7 @@ impl Pair {
             asked: None,
             proven: false,
             answers: 0,
+            has_answered: false,
             rtt: None,
             samples: VecDeque::new(),
             sampled: None,
@@ -211,6 +221,7 @@ impl Pair {
         self.unanswered_since = None;
         self.heard = Some(now);
         self.answers = self.answers.saturating_add(1);
+        self.has_answered = true;
         if !self.proven {
             self.rest = None;
             self.proven = true;
@@ -223,6 +234,16 @@ impl Pair {
     /// The best of the latest round trips: what the path takes where nothing keeps it.
     pub(super) fn best(&self) -> Option<Duration> {
         self.samples.iter().min().copied()
+    }
+
+    /// Whether nothing was heard on it for a while.
+    pub(super) fn was_quiet(&self, now: Instant) -> bool {
+        self.heard.is_none_or(|at| now >= at + QUIET)
+    }
+
+    /// Whether its round trip was not measured for a long time.
+    pub(super) fn is_old(&self, now: Instant) -> bool {
+        self.sampled.is_none_or(|at| now >= at + OLD)
     }
 
     /// Whether it answered just now.

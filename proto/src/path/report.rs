@@ -14,9 +14,9 @@ pub enum Reason {
     Relayed,
     /// The same, and no direct path can be found: see [`PathEvent::ReflexiveRuledOut`].
     NoDirect,
-    /// A path of a better kind was proven.
+    /// A path of a better kind or rank was proven.
     BetterKind,
-    /// A path of the same kind turned out faster.
+    /// A path of the same kind and rank turned out faster.
     Faster,
     /// The connector keeps to this path; the sharer goes with it.
     Followed,

@@ -3,29 +3,69 @@
 use std::net::SocketAddr;
 
 use crate::candidate::canonical;
+use crate::reach::Door;
 use crate::stun::Change;
 
-/// The addresses that a server is bound to, its main one first.
+/// The addresses that a server is bound to, its main one first, and what clients reach in their place.
 #[derive(Debug)]
-pub(super) struct Addresses(Vec<SocketAddr>);
+pub(super) struct Addresses {
+    bound: Vec<SocketAddr>,
+    doors: Vec<Door>,
+}
 
 impl Addresses {
-    pub(super) fn new(bound: Vec<SocketAddr>) -> Self {
-        Self(bound.into_iter().map(canonical).collect())
+    pub(super) fn new(doors: Vec<Door>) -> Self {
+        Self { bound: doors.iter().map(Door::bound).collect(), doors }
+    }
+
+    /// What the operator says that clients reach in place of this address of ours.
+    fn stated(&self, local: SocketAddr) -> Option<SocketAddr> {
+        let is_it = |door: &&Door| {
+            let bound = door.bound();
+            bound == local
+                || bound.ip().is_unspecified() && bound.port() == local.port() && door.serves(local.ip())
+        };
+        self.doors.iter().filter(is_it).find_map(|door| door.stated_for(local.ip()))
+    }
+
+    /// An address of ours as clients know it: what the operator states, else as it is.
+    pub(super) fn public(&self, local: SocketAddr) -> SocketAddr {
+        let local = canonical(local);
+        self.stated(local).unwrap_or(local)
+    }
+
+    /// Whether what clients see of these four corners is two IP addresses with two ports each as well. What is stated of
+    /// some of them alone shows nothing of the others.
+    fn is_public_grid(&self, origin: SocketAddr, other: SocketAddr) -> bool {
+        let at = |ip, port| self.stated(SocketAddr::new(ip, port));
+        match (
+            self.stated(origin),
+            at(origin.ip(), other.port()),
+            at(other.ip(), origin.port()),
+            self.stated(other),
+        ) {
+            (None, None, None, None) => true,
+            (Some(a), Some(b), Some(c), Some(d)) => {
+                let ips = a.ip() == b.ip() && c.ip() == d.ip() && a.ip() != c.ip();
+                ips && a.port() == c.port() && b.port() == d.port() && a.port() != b.port()
+            }
+            _some => false,
+        }
     }
 
     /// The address at another IP address and another port than `origin`, of which RFC 5780 §7.4 makes
     /// OTHER-ADDRESS: only where both IP addresses have both ports, or a client would wait for what never comes.
     pub(super) fn other(&self, origin: SocketAddr) -> Option<SocketAddr> {
         let origin = canonical(origin);
-        let has = |ip, port| self.0.contains(&SocketAddr::new(ip, port));
-        self.0.iter().copied().find(|other| {
+        let has = |ip, port| self.bound.contains(&SocketAddr::new(ip, port));
+        self.bound.iter().copied().find(|other| {
             other.is_ipv4() == origin.is_ipv4()
                 && other.ip() != origin.ip()
                 && other.port() != origin.port()
                 && has(origin.ip(), origin.port())
                 && has(origin.ip(), other.port())
                 && has(other.ip(), origin.port())
+                && self.is_public_grid(origin, *other)
         })
     }
 
@@ -52,7 +92,7 @@ impl Addresses {
         let serves = |bound: &SocketAddr| {
             bound.ip() == origin.ip() || bound.ip().is_unspecified() && (bound.is_ipv6() || origin.is_ipv4())
         };
-        let others = self.0.iter().filter(|bound| bound.port() != origin.port());
+        let others = self.bound.iter().filter(|bound| bound.port() != origin.port());
         others.filter(|bound| serves(bound)).map(SocketAddr::port).next()
     }
 
@@ -61,18 +101,27 @@ impl Addresses {
     pub(super) fn is_own(&self, source: SocketAddr, origin: Option<SocketAddr>) -> bool {
         let here =
             source.ip().is_loopback() || origin.is_some_and(|origin| canonical(origin).ip() == source.ip());
-        self.0
-            .iter()
-            .any(|own| *own == source || (own.ip().is_unspecified() && own.port() == source.port() && here))
+        let is_bound = |own: &SocketAddr| {
+            *own == source || own.ip().is_unspecified() && own.port() == source.port() && here
+        };
+        self.bound.iter().any(is_bound)
+            || self.doors.iter().any(|door| door.stated_for(source.ip()) == Some(source))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::state;
 
     fn addresses(bound: &[&str]) -> Addresses {
-        Addresses::new(bound.iter().map(|text| addr(text)).collect())
+        translated(bound, &[])
+    }
+
+    fn translated(bound: &[&str], stated: &[&str]) -> Addresses {
+        let mut doors: Vec<_> = bound.iter().map(|text| Door::new(addr(text))).collect();
+        state(&mut doors, &stated.iter().map(|text| addr(text)).collect::<Vec<_>>()).unwrap();
+        Addresses::new(doors)
     }
 
     fn addr(text: &str) -> SocketAddr {
@@ -127,5 +176,28 @@ mod tests {
         assert_eq!(both.other(addr(GRID[0])), Some(addr(GRID[3])));
         assert_eq!(both.other(addr(v6[0])), Some(addr(v6[3])));
         assert_eq!(addresses(&[v6[0], v6[1], GRID[0], GRID[1]]).other(addr(GRID[0])), None);
+    }
+
+    #[test]
+    fn an_address_that_is_translated_has_its_public_form() {
+        let one = translated(&["[::]:1", "[::]:2"], &["203.0.113.1:11"]);
+        assert_eq!(one.public(addr("10.0.0.5:1")), addr("203.0.113.1:11"));
+        assert_eq!(one.public(addr("10.0.0.5:2")), addr("203.0.113.1:2"));
+        assert_eq!(one.public(addr("[fd00::5]:1")), addr("[fd00::5]:1"), "nothing is said of that family");
+        assert_eq!(addresses(&["[::]:1"]).public(addr("10.0.0.5:1")), addr("10.0.0.5:1"));
+        assert!(one.is_own(addr("203.0.113.1:11"), None), "a router may lead back to ourselves");
+    }
+
+    #[test]
+    fn the_other_address_is_one_only_where_clients_see_two_addresses_with_two_ports() {
+        let public = ["203.0.113.1:1", "203.0.113.1:2", "203.0.113.2:1", "203.0.113.2:2"];
+        let other = |stated: &[&str]| translated(&GRID, stated).other(addr(GRID[0]));
+        assert_eq!(other(&public), Some(addr(GRID[3])));
+        assert_eq!(translated(&GRID, &public).public(addr(GRID[3])), addr(public[3]));
+        let one_address = ["203.0.113.1:1", "203.0.113.1:2", "203.0.113.1:3", "203.0.113.1:4"];
+        assert_eq!(other(&one_address), None);
+        assert_eq!(other(&public[..1]), None, "of the second address nothing is known");
+        let crossed = [public[0], public[1], public[3], public[2]];
+        assert_eq!(other(&crossed), None);
     }
 }

@@ -1,8 +1,9 @@
 //! **Survey**: how the NAT in front of the main socket chooses ports, found out once a session.
 //!
-//! The main socket asks another of the server's addresses under which mapping it is seen there. If it is the same
-//! as the session's, that is all (RFC 5780 §4.3, as far as that address shows). If it is another, further sockets
-//! ask the server one after the other, and their ports show the allocator's rule.
+//! The main socket asks two others of the server's addresses under which mapping it is seen there: one at another IP
+//! address, and one at another port alone. If it is the same as the session's, that is all (RFC 5780 §4.3, as far as
+//! those addresses show). If it is another, or neither of them answers (a firewall in front of the server may let its
+//! main port through alone), further sockets ask the server's main address, and their ports show the allocator's rule.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -13,13 +14,17 @@ use rand_chacha::rand_core::SeedableRng as _;
 
 use crate::candidate::canonical;
 use crate::machine::{earliest, random};
-use crate::nat::{Dependence, NatProfile, PortSample, classify};
+use crate::nat::{Allocation, Dependence, NatProfile, PortSample, classify};
 use crate::path::{CheckTransmit, LinkId, MappingQuery, PathId};
 
 /// How many further sockets ask, where the ports differ.
 const SAMPLES: u16 = 16;
 
-/// How long their answers may take.
+/// How long the server's other addresses may take to answer, before they count as silent: a firewall lets its main port
+/// through alone. Where the way is longer, the samples are asked for in vain.
+const SILENT: Duration = Duration::from_millis(500);
+
+/// How long the answers to the samples may take.
 const PATIENCE: Duration = Duration::from_millis(700);
 
 /// What the shell must do.
@@ -48,8 +53,12 @@ struct Asked {
 pub struct Survey {
     observed: SocketAddr,
     server: SocketAddr,
-    other: SocketAddr,
-    main: MappingQuery,
+    /// The server's other addresses that the main socket asks, and what for.
+    others: Vec<(SocketAddr, MappingQuery)>,
+    /// Whether one of them saw the main socket where the session does.
+    is_same_elsewhere: bool,
+    /// Whether one of them saw it at another.
+    has_seen_another: bool,
     asked: Vec<Asked>,
     deadline: Option<Instant>,
     rng: ChaCha12Rng,
@@ -69,7 +78,7 @@ impl Survey {
     }
 
     /// Of the main socket that `server` sees at `observed`. `None` where the server has no other address of that
-    /// family. One at another IP address shows more and is preferred.
+    /// family.
     pub fn new(
         server: SocketAddr,
         alternates: &[SocketAddr],
@@ -81,11 +90,24 @@ impl Survey {
         let usable = alternates.iter().map(|addr| canonical(*addr)).filter(|addr| {
             addr.is_ipv4() == server.is_ipv4() && *addr != server && !addr.ip().is_unspecified()
         });
-        let other = usable.min_by_key(|addr| addr.ip() == server.ip())?;
+        let (elsewhere, beside): (Vec<_>, Vec<_>) = usable.partition(|addr| addr.ip() != server.ip());
+        let asked = elsewhere.first().into_iter().chain(beside.first());
         let mut rng = ChaCha12Rng::from_seed(seed);
-        let main = MappingQuery::new(random(&mut rng), now);
-        let (asked, actions) = (Vec::new(), VecDeque::new());
-        let mut survey = Self { observed, server, other, main, asked, deadline: None, rng, actions };
+        let others: Vec<_> = asked.map(|addr| (*addr, MappingQuery::new(random(&mut rng), now))).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let mut survey = Self {
+            observed,
+            server,
+            others,
+            is_same_elsewhere: false,
+            has_seen_another: false,
+            asked: Vec::new(),
+            deadline: Some(now + SILENT),
+            rng,
+            actions: VecDeque::new(),
+        };
         survey.handle_timeout(now);
         Some(survey)
     }
@@ -103,12 +125,18 @@ impl Survey {
     /// Whether it was an answer to a question of this.
     pub fn handle_answer(&mut self, link: LinkId, from: SocketAddr, datagram: &[u8], now: Instant) -> bool {
         let from = canonical(from);
-        if link == LinkId::MAIN && from == self.other {
-            let Some(mapped) = self.main.handle_answer(datagram) else { return false };
-            if canonical(mapped) == self.observed {
+        let other = self.others.iter().position(|(addr, _)| link == LinkId::MAIN && *addr == from);
+        if let Some(other) = other {
+            let Some(mapped) = self.others[other].1.handle_answer(datagram) else { return false };
+            self.others.remove(other);
+            if canonical(mapped) != self.observed {
+                self.has_seen_another = true;
+                self.take_samples();
+            } else if self.others.iter().all(|(addr, _)| addr.ip() == self.server.ip()) {
+                // One at another IP address shows all that one at another port would.
                 self.conclude(Dependence::EndpointIndependent);
             } else {
-                self.actions.push_back(SurveyAction::Open(SAMPLES));
+                self.is_same_elsewhere = true;
             }
             return true;
         }
@@ -130,8 +158,10 @@ impl Survey {
             let path = PathId { link, remote };
             self.actions.push_back(SurveyAction::Send(CheckTransmit { path, ttl: None, payload }));
         };
-        if let Some(request) = self.main.poll_transmit(now) {
-            send(LinkId::MAIN, self.other, request);
+        for (addr, query) in &mut self.others {
+            if let Some(request) = query.poll_transmit(now) {
+                send(LinkId::MAIN, *addr, request);
+            }
         }
         for asked in &mut self.asked {
             if let Some(request) = asked.query.poll_transmit(now) {
@@ -139,15 +169,48 @@ impl Survey {
             }
         }
         if self.deadline.is_some_and(|at| at <= now) {
+            self.handle_deadline();
+        }
+    }
+
+    fn handle_deadline(&mut self) {
+        let is_silent = !self.others.is_empty();
+        if is_silent && self.is_same_elsewhere {
+            self.conclude(Dependence::EndpointIndependent);
+        } else if is_silent {
+            self.take_samples();
+        } else if self.asked_in_vain() {
+            // Its ports are the sockets' own: most NATs that keep them keep one mapping for all remotes.
+            self.conclude(Dependence::EndpointIndependent);
+        } else {
             // One address more can't tell these from those that depend on the address alone: the stricter holds.
             self.conclude(Dependence::AddressAndPortDependent);
         }
     }
 
+    /// Whether nothing but the samples is known, and they show ports that are kept.
+    fn asked_in_vain(&self) -> bool {
+        let samples = self.samples();
+        !self.has_seen_another && classify(&samples).is_none_or(|rule| rule == Allocation::Preserving)
+    }
+
+    /// The main socket is not seen everywhere where the session sees it, or it can't be told.
+    fn take_samples(&mut self) {
+        self.others.clear();
+        self.deadline = None;
+        self.actions.push_back(SurveyAction::Open(SAMPLES));
+    }
+
+    fn samples(&self) -> Vec<PortSample> {
+        let sample = |asked: &Asked| Some(PortSample { local: asked.local, mapped: asked.mapped? });
+        self.asked.iter().filter_map(sample).collect()
+    }
+
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let asked = self.asked.iter().filter_map(|asked| asked.query.poll_timeout()).min();
-        earliest(earliest(self.main.poll_timeout(), asked), self.deadline)
+        let others = self.others.iter().filter_map(|(_, query)| query.poll_timeout()).min();
+        earliest(earliest(others, asked), self.deadline)
     }
 
     /// What the shell must do next.
@@ -157,14 +220,15 @@ impl Survey {
 
     fn conclude(&mut self, mapping: Dependence) {
         self.deadline = None;
+        self.others.clear();
+        let samples = self.samples();
         let asked = std::mem::take(&mut self.asked);
-        let samples: Vec<PortSample> = asked
-            .iter()
-            .filter_map(|asked| Some(PortSample { local: asked.local, mapped: asked.mapped? }))
-            .collect();
         self.actions.extend(asked.into_iter().map(|asked| SurveyAction::Close(asked.link)));
         let latest = samples.last().map_or(self.observed.port(), |sample| sample.mapped);
         let profile = NatProfile { mapping, allocation: classify(&samples), latest };
         self.actions.push_back(SurveyAction::Known(profile));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,8 +10,6 @@ use crate::wire::relay::Denial;
 /// The limits of a relay, all on by default.
 #[derive(Debug, Clone)]
 pub struct RouterLimits {
-    /// Whether frames go from peer to peer. If not, the relay is a way to the server's own services alone.
-    pub between_peers: bool,
     /// Connections in all, and from one prefix.
     pub connections: (usize, usize),
     /// Logins from one prefix. A carrier's NAT after an outage fits.
@@ -48,7 +46,6 @@ impl Default for RouterLimits {
     fn default() -> Self {
         let rate = |burst, micros| Rate { burst, refill: Duration::from_micros(micros) };
         Self {
-            between_peers: true,
             connections: (20_000, 512),
             logins_each: rate(200, 50_000),
             logins_total: rate(4000, 500),

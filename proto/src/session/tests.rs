@@ -1,5 +1,8 @@
 use super::*;
 use crate::clock::start;
+use crate::wire::signal::{Claims, Mac};
+
+const PEER: PeerId = PeerId::from_bytes([5; 32]);
 
 fn session(now: Instant) -> Session {
     let mut session = Session::new(SessionConfig::default(), Instance([1; 8]), None, [1; 32], now);
@@ -275,4 +278,36 @@ fn on_another_session_nothing_is_said_of_a_nat_that_may_be_another() {
     session.handle_message(welcome(), later);
     session.handle_message(FromServer::Registered { share: SHARE }, later);
     assert_eq!(actions(&mut session), []);
+}
+
+#[test]
+fn what_is_said_before_an_offer_adds_to_where_its_sender_is_seen_and_to_nothing_else() {
+    let now = start();
+    let mut session = up(now, [1; 32]);
+    let also = FromServer::AlsoSeen {
+        from: PEER,
+        from_instance: Instance([2; 8]),
+        observed: "192.0.2.7:1".parse().unwrap(),
+    };
+    let trickle = |instance| {
+        let trickle = Trickle {
+            version: VERSION,
+            offer: Nonce([1; 16]),
+            counter: 1,
+            claims: Claims::default(),
+            mac: Mac([0; 32]),
+            nat: None,
+        };
+        let observed = "[2001:db8::7]:1".parse().unwrap();
+        FromServer::Trickle { from: PEER, from_instance: Instance([instance; 8]), observed, trickle }
+    };
+    for (before, instance, families) in [(true, 2, 2), (true, 3, 1), (false, 2, 1)] {
+        if before {
+            session.handle_message(also.clone(), now);
+        }
+        session.handle_message(trickle(instance), now);
+        let seen = events(&mut session);
+        let [SessionEvent::Trickle { observed, .. }] = &seen[..] else { panic!("{seen:?}") };
+        assert_eq!(observed.iter().count(), families);
+    }
 }

@@ -2,18 +2,26 @@
 
 use std::net::SocketAddr;
 
+use data_encoding::BASE32_NOPAD;
 use stun_rs::attributes::discovery::ChangeRequestFlags::{ChangeIp, ChangePort};
 use stun_rs::attributes::discovery::{ChangeRequest, OtherAddress, ResponseOrigin};
 use stun_rs::attributes::stun::{Fingerprint, Software, XorMappedAddress};
 use stun_rs::methods::BINDING;
-use stun_rs::{MessageClass, StunMessageBuilder};
+use stun_rs::{MessageClass, StunMessage, StunMessageBuilder};
 
 use super::{Transaction, decode, encode, mapped};
 use crate::candidate::canonical;
+use crate::sighting::Proof;
 
 /// Fills a request up to the size of the largest answer, so that nobody can have a server send more than was
 /// sent to it.
 const FILLING: &str = "Culvert asks what NAT there is, and pays for the answer, byte by byte";
+
+/// What asks for a [`Proof`] in the answer, which has it in the same attribute (SOFTWARE: a text that others ignore, RFC
+/// 8489 §14.14). It is as long as the answer makes it, for the same reason as [`FILLING`].
+const WANTS_PROOF: &str =
+    "Culvert asks where it is seen, and pays for the answer to that byte by byte, and more";
+const PROOF: &str = "Culvert ";
 
 /// From where the server is asked to answer (RFC 5780 §7.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -64,11 +72,22 @@ pub fn change_request(transaction: Transaction, change: Change) -> Vec<u8> {
     )
 }
 
+/// A Binding request whose answer is to bring a [`Proof`], no smaller than that answer.
+pub fn sighting_request(transaction: Transaction) -> Vec<u8> {
+    encode(
+        StunMessageBuilder::new(BINDING, MessageClass::Request)
+            .with_transaction_id(transaction.into())
+            .with_attribute(Software::new(WANTS_PROOF).expect("a short text"))
+            .build(),
+    )
+}
+
 /// What a server reads of a plain Binding request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BindingRequest {
     transaction: Transaction,
     change: Change,
+    wants_proof: bool,
     has_fingerprint: bool,
     size: usize,
 }
@@ -85,6 +104,7 @@ impl BindingRequest {
         Some(Self {
             transaction: *request.transaction_id().as_bytes(),
             change: Change { ip: has(ChangeIp), port: has(ChangePort) },
+            wants_proof: software(&request).is_some_and(|text| text == WANTS_PROOF),
             has_fingerprint: request.get::<Fingerprint>().is_some(),
             size: datagram.len(),
         })
@@ -98,6 +118,23 @@ impl BindingRequest {
     /// From where it is to be answered.
     pub const fn change(&self) -> Change {
         self.change
+    }
+
+    /// Whether the answer is to bring a [`Proof`].
+    pub const fn wants_proof(&self) -> bool {
+        self.wants_proof && !self.change.ip && !self.change.port
+    }
+
+    /// The answer to `source` with a proof for that, never larger than a [`sighting_request`].
+    pub fn answer_with_proof(&self, source: SocketAddr, proof: &Proof) -> Vec<u8> {
+        let text = format!("{PROOF}{}", BASE32_NOPAD.encode(&proof.0));
+        encode(
+            StunMessageBuilder::new(BINDING, MessageClass::SuccessResponse)
+                .with_transaction_id(self.transaction.into())
+                .with_attribute(XorMappedAddress::from(canonical(source)))
+                .with_attribute(Software::new(&text).expect("a short text"))
+                .build(),
+        )
     }
 
     /// The answer to `source`. `origin` is the address that answers; `other` the one at another IP address and
@@ -146,6 +183,8 @@ pub struct BindingAnswer {
     pub mapped: SocketAddr,
     /// The server's address at its other IP address and other port, where it has one.
     pub other: Option<SocketAddr>,
+    /// By which the server knows this answer again, where that was asked for.
+    pub proof: Option<Proof>,
 }
 
 impl BindingAnswer {
@@ -158,8 +197,20 @@ impl BindingAnswer {
         }
         let other = answer.get::<OtherAddress>().and_then(|attribute| attribute.as_other_address().ok());
         let other = other.map(|other| canonical(*other.socket_address()));
-        Some(Self { mapped: mapped(&answer)?, other })
+        let proof = software(&answer).and_then(|text| read_proof(&text));
+        Some(Self { mapped: mapped(&answer)?, other, proof })
     }
+}
+
+/// The text of a message's SOFTWARE.
+fn software(message: &StunMessage) -> Option<String> {
+    let attribute = message.get::<Software>()?.as_software().ok()?;
+    Some(attribute.as_str().to_owned())
+}
+
+fn read_proof(text: &str) -> Option<Proof> {
+    let bytes = BASE32_NOPAD.decode(text.strip_prefix(PROOF)?.as_bytes()).ok()?;
+    bytes.try_into().ok().map(Proof)
 }
 
 /// The address that a plain answer to `transaction` reports.
@@ -210,7 +261,10 @@ mod tests {
         let answer =
             request([1; 12]).answer(addr(SOURCE), Some(addr("192.0.2.1:1")), Some(addr("192.0.2.2:2")));
         let read = BindingAnswer::read(&answer, [1; 12]).unwrap();
-        assert_eq!(read, BindingAnswer { mapped: addr(SOURCE), other: Some(addr("192.0.2.2:2")) });
+        assert_eq!(
+            read,
+            BindingAnswer { mapped: addr(SOURCE), other: Some(addr("192.0.2.2:2")), proof: None }
+        );
     }
 
     #[test]

@@ -66,6 +66,11 @@ impl Authority {
         &self.host
     }
 
+    /// Whether the host is an IP address.
+    pub const fn is_ip(&self) -> bool {
+        self.is_ip
+    }
+
     /// Whether both name the same place. No port is port 80 or 443.
     pub fn same_as(&self, other: &Self) -> bool {
         let usual = |a: Option<u16>, b: Option<u16>| a.is_none() && matches!(b, Some(80 | 443));

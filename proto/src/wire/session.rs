@@ -88,6 +88,13 @@ pub enum ToServer {
     },
     /// Asks for [`FromServer::Pong`].
     Ping(u32),
+    /// The server has seen this peer's main socket at another address than the session's: see [`crate::sighting`].
+    Sighting {
+        /// Where.
+        addr: SocketAddr,
+        /// By which the server knows its own word again.
+        proof: [u8; 32],
+    },
 }
 
 /// Why the server did not deliver an offer.
@@ -181,6 +188,16 @@ pub enum FromServer {
     },
     /// The answer to a ping.
     Pong(u32),
+    /// Said right before the other side's offer, answer or trickle: the server has seen it at this address too, which is
+    /// of the family that its session does not use.
+    AlsoSeen {
+        /// The other side.
+        from: PeerId,
+        /// Which process of it.
+        from_instance: Instance,
+        /// Where.
+        observed: SocketAddr,
+    },
 }
 
 impl Bounded for ToServer {
@@ -193,7 +210,7 @@ impl Bounded for ToServer {
             Self::Answer { answer, .. } => answer.check_bounds(),
             Self::Trickle { trickle, .. } => trickle.check_bounds(),
             Self::Register { nat, .. } => nat.iter().try_for_each(Bounded::check_bounds),
-            Self::Hello { .. } | Self::Unregister { .. } | Self::Ping(_) => Ok(()),
+            Self::Hello { .. } | Self::Unregister { .. } | Self::Ping(_) | Self::Sighting { .. } => Ok(()),
         }
     }
 }
@@ -218,7 +235,8 @@ impl Bounded for FromServer {
             | Self::Registered { .. }
             | Self::Displaced { .. }
             | Self::Undelivered { .. }
-            | Self::Pong(_) => Ok(()),
+            | Self::Pong(_)
+            | Self::AlsoSeen { .. } => Ok(()),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Two agents on a wire in a plain loop: no clock, no sockets.
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 
+mod networks;
+mod ranks;
 #[path = "../support/mod.rs"]
 mod support;
 mod wire;

@@ -127,6 +127,10 @@ pub(crate) fn to_server() -> Vec<Named<ToServer>> {
         ("answer", ToServer::Answer { to, to_instance, answer: refused }),
         ("trickle", ToServer::Trickle { to, to_instance, trickle: trickle() }),
         ("ping", ToServer::Ping(70_000)),
+        (
+            "sighting",
+            ToServer::Sighting { addr: "203.0.113.9:4242".parse().expect("an address"), proof: [0xdd; 32] },
+        ),
     ]
 }
 
@@ -158,6 +162,7 @@ pub(crate) fn from_server() -> Vec<Named<FromServer>> {
         ("answer-hidden", FromServer::Answer { from, from_instance, observed: None, answer: refused }),
         ("trickle", FromServer::Trickle { from, from_instance, observed, trickle: trickle() }),
         ("pong", FromServer::Pong(127)),
+        ("also-seen", FromServer::AlsoSeen { from, from_instance, observed: alternate }),
     ]
 }
 

@@ -7,20 +7,24 @@ use data_encoding::BASE64URL_NOPAD;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use hyper::body::Bytes;
+use proto::id::PeerId;
 use proto::relay::login;
-use proto::wire::relay::{Denial, FIRST_HEADER, Frame, MAX_ALLOW, PATH, SUBPROTOCOL};
+use proto::wire::relay::{Challenge, Denial, FIRST_HEADER, Frame, MAX_ALLOW, PATH, SUBPROTOCOL};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::{Ended, Shared};
-use crate::outbound::{Outbound, Wire};
+use crate::outbound::{Origin, Outbound, Wire};
 use crate::relayed::{Lane, Outlet as _};
 use crate::websocket::config;
 
 /// How long a connection may take from nothing to its login.
 const CONNECT: Duration = Duration::from_secs(10);
+const LATE: &str = "it did not answer in time";
 
 /// A relay says something every 15 s; one that has been silent for so long is gone.
 const SILENCE: Duration = Duration::from_secs(40);
@@ -36,12 +40,33 @@ const TAKE: usize = 64 * 1024;
 
 type Socket = WebSocketStream<Wire>;
 
+/// Asks a relay who it is, as a peer would before its login, and goes.
+///
+/// # Errors
+/// Why it is none that peers could use, in a few words.
+pub async fn probe(origin: &Origin, relay: PeerId, outbound: &Outbound) -> Result<(), String> {
+    let asked = async {
+        let wire = outbound.connect(origin).await.map_err(|error| error.to_string())?.wire;
+        let (mut socket, _) =
+            tokio_tungstenite::client_async_with_config(request(origin)?, wire, Some(config()))
+                .await
+                .map_err(|error| refused(&error))?;
+        let challenge = challenge(&mut socket).await.map_err(|ended| ended.why);
+        let _gone = socket.close(None).await;
+        is_meant(&challenge?, relay)
+    };
+    match timeout(CONNECT, asked).await {
+        Ok(answer) => answer,
+        Err(_) => Err(LATE.to_owned()),
+    }
+}
+
 /// Connects, logs in, and carries frames until it breaks.
 pub(super) async fn hold(shared: &Shared, outbound: &Outbound) -> Ended {
     let socket = match timeout(CONNECT, connect(shared, outbound)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(ended)) => return ended,
-        Err(_) => return Ended::passing("it did not answer in time"),
+        Err(_) => return Ended::passing(LATE),
     };
     let ended = converse(shared, socket).await;
     shared.outbox.close();
@@ -53,12 +78,7 @@ async fn connect(shared: &Shared, outbound: &Outbound) -> Result<Socket, Ended> 
     let began = Instant::now();
     let connected = outbound.connect(origin).await.map_err(|error| Ended::passing(&error))?;
     shared.reached(connected.remote, began.elapsed());
-    let scheme = if origin.tls { "wss" } else { "ws" };
-    let url = format!("{scheme}://{}{PATH}", origin.authority());
-    let mut request = url.into_client_request().map_err(|error| Ended::passing(&error))?;
-    if let Ok(subprotocol) = SUBPROTOCOL.parse() {
-        request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
-    }
+    let mut request = request(origin).map_err(|why| Ended::passing(&why))?;
     let first = shared.first().await.and_then(|packet| BASE64URL_NOPAD.encode(&packet).parse().ok());
     let is_laden = first.is_some();
     if let Some(first) = first {
@@ -67,25 +87,50 @@ async fn connect(shared: &Shared, outbound: &Outbound) -> Result<Socket, Ended> 
     let opened = tokio_tungstenite::client_async_with_config(request, connected.wire, Some(config())).await;
     let (mut socket, _) = opened.map_err(|error| {
         shared.unladen.store(is_laden, Ordering::Relaxed);
-        let Error::Http(answer) = error else { return Ended::passing(&error) };
-        Ended::passing(&format!("it answered {}", answer.status()))
+        Ended::passing(&refused(&error))
     })?;
     log_in(shared, &mut socket).await?;
     Ok(socket)
 }
 
-/// Signs the challenge of the relay that we mean, and of no other.
-async fn log_in(shared: &Shared, socket: &mut Socket) -> Result<(), Ended> {
+/// The request for a relay's WebSocket.
+fn request(origin: &Origin) -> Result<Request, String> {
+    let scheme = if origin.tls { "wss" } else { "ws" };
+    let url = format!("{scheme}://{}{PATH}", origin.authority());
+    let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+    if let Ok(subprotocol) = SUBPROTOCOL.parse() {
+        request.headers_mut().insert("Sec-WebSocket-Protocol", subprotocol);
+    }
+    Ok(request)
+}
+
+/// Why there is no WebSocket.
+fn refused(error: &Error) -> String {
+    let Error::Http(answer) = error else { return error.to_string() };
+    format!("it answered {}", answer.status())
+}
+
+/// The relay's first word.
+async fn challenge<T: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut WebSocketStream<T>,
+) -> Result<Challenge, Ended> {
     let broken = || Ended::passing("it hung up before the login");
     let first = next_frame(socket).await.ok_or_else(broken)??;
-    let challenge = match Frame::parse(&first) {
-        Ok(Frame::Challenge(challenge)) => challenge,
-        Ok(Frame::Denied(why)) => return Err(denied(why)),
-        Ok(_) | Err(_) => return Err(Ended::passing("it is no relay")),
-    };
-    if challenge.relay != shared.relay {
-        return Err(Ended::passing(&format!("it is another relay, {}", challenge.relay)));
+    match Frame::parse(&first) {
+        Ok(Frame::Challenge(challenge)) => Ok(challenge),
+        Ok(Frame::Denied(why)) => Err(denied(why)),
+        Ok(_) | Err(_) => Err(Ended::passing("it is no relay")),
     }
+}
+
+fn is_meant(challenge: &Challenge, relay: PeerId) -> Result<(), String> {
+    if challenge.relay == relay { Ok(()) } else { Err(format!("it is another relay, {}", challenge.relay)) }
+}
+
+/// Signs the challenge of the relay that we mean, and of no other.
+async fn log_in(shared: &Shared, socket: &mut Socket) -> Result<(), Ended> {
+    let challenge = challenge(socket).await?;
+    is_meant(&challenge, shared.relay).map_err(|why| Ended::passing(&why))?;
     let login = login::answer(&challenge, &shared.key, shared.instance);
     let sent = socket.send(Message::binary(Frame::Login(login).encode())).await;
     sent.map_err(|error| Ended::passing(&error))?;

@@ -19,6 +19,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
+pub use conversation::probe;
+
 use crate::outbound::{Origin, Outbound};
 use crate::relayed::{Lane, Outlet, RelayedLink};
 use outbox::Outbox;

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto::admission::Admission;
 use proto::id::PeerId;
 use proto::name::ShareName;
+use proto::server_health::RequestFacts;
 use proto::tunnel::host::Hosts;
 use proto::tunnel::names::NamesConfig;
 use proto::tunnel::pool::PoolConfig;
@@ -125,6 +127,15 @@ impl Default for GatewayLimits {
     }
 }
 
+/// Hears what requests tell of how this server is deployed.
+pub trait Witness: std::fmt::Debug + Send + Sync {
+    /// A request that says for whom it was forwarded.
+    fn forwarded(&self, request: RequestFacts<'_>);
+
+    /// A client looked for the server itself under a name that is not the server's.
+    fn not_apex(&self, name: &str);
+}
+
 /// What a gateway is told.
 #[derive(Debug, Clone)]
 pub struct GatewayConfig {
@@ -152,6 +163,11 @@ pub struct GatewayConfig {
     pub limits: GatewayLimits,
     /// Where each request is noted, if anywhere.
     pub access_log: Option<AccessLog>,
+    /// Paths that are the server's own under every host that nobody could claim: a client may know the server by a name
+    /// that it does not know itself.
+    pub own_paths: &'static [&'static str],
+    /// Who hears what requests tell of the deployment.
+    pub witness: Option<Arc<dyn Witness>>,
     /// Makes the gateway's random names.
     pub seed: [u8; 32],
 }

@@ -27,6 +27,7 @@ mod unread;
 mod upstream;
 mod upstreams;
 mod visitor;
+mod witness;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,8 +41,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep, timeout};
 
 pub use claims::{Claims, ClaimsError};
-pub use config::{GatewayConfig, GatewayLimits, InvalidPorts, NameUrls, TunnelPorts};
+pub use config::{GatewayConfig, GatewayLimits, InvalidPorts, NameUrls, TunnelPorts, Witness};
 pub use stats::GatewayStats;
+pub use witness::FORWARDED;
 
 use crate::access_log::AccessLog;
 use crate::http::Asker;

@@ -163,7 +163,9 @@ impl Gateway {
             http: visitor.http,
             since,
         };
-        match self.config.hosts.destination(&request.authority) {
+        let destination = self.destination(&request);
+        self.observe(visitor.asker.from.ip(), &request, &destination);
+        match destination {
             Destination::Apex => match self.api(&request, &visit) {
                 Some(page) => self.answer(visitor, &request, &page, &log).await,
                 None => Next::Apex(Box::new(ForApex { raw, request, visit, since })),
@@ -196,7 +198,8 @@ impl Gateway {
             let upstream = match self.upstream(name, request, visit, stayed.take(), log.since).await {
                 Ok(upstream) => upstream,
                 Err(NoUpstream::Refused(why)) => {
-                    return self.answer(visitor, request, &refusal(why, request), log).await;
+                    let page = refusal(why, self.not_here(why, request), request);
+                    return self.answer(visitor, request, &page, log).await;
                 }
                 Err(NoUpstream::Told(page)) => return self.answer(visitor, request, &page, log).await,
             };
@@ -318,14 +321,14 @@ async fn linger(mut visitor: Visitor) {
     let _late = timeout(LINGER, drained).await;
 }
 
-fn refusal(why: Refusal, request: &RequestHead) -> Page {
+fn refusal(why: Refusal, remedy_here: Option<&str>, request: &RequestHead) -> Page {
     let (status, what, remedy) = match why {
         Refusal::Unknown => (404, "Nothing is shared under this name.", "Check the address."),
         Refusal::Away => (503, "Who shares this is away.", "Try again in a moment."),
         Refusal::Busy => (503, "All connections to who shares this are busy.", "Try again in a moment."),
         Refusal::NotHttp => (502, "What is shared here is no web server.", "Ask who shares it."),
     };
-    Page::failure(status, Some(request), what, remedy)
+    Page::failure(status, Some(request), what, remedy_here.unwrap_or(remedy))
 }
 
 fn failure(failed: Failed, request: &RequestHead) -> Option<Page> {

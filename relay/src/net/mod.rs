@@ -14,11 +14,12 @@ mod os;
 use std::fmt::Debug;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::interface::OwnAddress;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use changes::{Change, NetworkChanges, QUIET};
@@ -81,6 +82,22 @@ pub trait Link: quinn::AsyncUdpSocket {
     }
 }
 
+/// A datagram socket that is connected to one address: unlike a [`Link`] it is told what the network says of its
+/// datagrams, by ICMP.
+pub trait Asking: Debug + Send + Sync {
+    /// Sends one datagram, and never waits.
+    ///
+    /// # Errors
+    /// Whatever the system says of this datagram or of an earlier one.
+    fn send(&self, payload: &[u8]) -> io::Result<()>;
+
+    /// The next datagram from the address that it is connected to, cut to the length of `buf`, and its length.
+    ///
+    /// # Errors
+    /// What came back in an answer's place. The socket can be used on.
+    fn recv<'a>(&'a self, buf: &'a mut [u8]) -> BoxFuture<'a, io::Result<usize>>;
+}
+
 /// Accepts TCP streams.
 pub trait Listener: Debug + Send + Sync {
     /// The next stream and where it comes from. An error concerns one stream or a moment, not the listener.
@@ -101,11 +118,25 @@ pub trait Net: Debug + Send + Sync {
     /// The address can't be bound.
     fn bind_udp(&self, local: SocketAddr) -> io::Result<Arc<dyn Link>>;
 
+    /// Opens a datagram socket of its own that is connected to `to`. Sends nothing.
+    ///
+    /// # Errors
+    /// There is no route, or no address of this family.
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>>;
+
+    /// The addresses of the interfaces that are up, without loopback, and what is known of those interfaces.
+    ///
+    /// # Errors
+    /// The interfaces can't be listed.
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>>;
+
     /// The addresses of the interfaces that are up, without loopback.
     ///
     /// # Errors
     /// The interfaces can't be listed.
-    fn addresses(&self) -> io::Result<Vec<IpAddr>>;
+    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
+        Ok(self.interfaces()?.into_iter().map(|address| address.ip).collect())
+    }
 
     /// The local address of the route to `to`. Sends nothing.
     ///
@@ -125,8 +156,84 @@ pub trait Net: Debug + Send + Sync {
     /// The address can't be bound.
     fn listen_tcp(&self, local: SocketAddr) -> io::Result<Box<dyn Listener>>;
 
-    /// The addresses of a host by its name, in the resolver's order; an address in text is its own.
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+    /// The addresses that a host's name has in one family, in the resolver's order; none where it has none there.
+    /// An address in text is its own. How long it takes is the system's affair; once begun it may go on after its
+    /// future is dropped. The error is [`io::ErrorKind::TimedOut`] where DNS gave no answer, and another one where
+    /// the look-up itself failed.
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>>;
+}
+
+/// One of the two families of addresses. Names are looked up in each apart (RFC 8305 §3): a resolver that drops the
+/// questions for one must not hold up the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpFamily {
+    /// IPv4, and A records.
+    V4,
+    /// IPv6, and AAAA records.
+    V6,
+}
+
+impl IpFamily {
+    /// The family of an address, as it passes the seam.
+    pub fn of(ip: IpAddr) -> Self {
+        if canonical_ip(ip).is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+/// An address of each family that the default route leads to. Nothing is ever sent there; the IPv4 one is that by
+/// which networks with NAT64 are known (RFC 7050 §2.2), which no host has.
+const ELSEWHERE_V4: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 170)), 53);
+const ELSEWHERE_V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1)), 53);
+
+/// The local address of the route to the Internet in a family; none where there is no such route. Sends nothing.
+pub fn source_in(net: &dyn Net, family: IpFamily) -> Option<IpAddr> {
+    let elsewhere = match family {
+        IpFamily::V4 => ELSEWHERE_V4,
+        IpFamily::V6 => ELSEWHERE_V6,
+    };
+    let source = net.source_for(elsewhere).ok()?;
+    let is_link_local = match source {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    (!is_link_local).then_some(source)
+}
+
+/// The family whose addresses of a name are tried first (RFC 6724 §5, rules 2, 5 and 6, as far as they can be known
+/// before the addresses are): IPv6 where this host has a global address in it, else IPv4.
+pub fn preferred(net: &dyn Net) -> IpFamily {
+    match source_in(net, IpFamily::V6) {
+        Some(IpAddr::V6(ip)) if !ip.is_unique_local() && !ip.is_loopback() => IpFamily::V6,
+        Some(_) | None => IpFamily::V4,
+    }
+}
+
+/// All addresses of a host, those of the preferred family first. It is there when both families have answered.
+///
+/// # Errors
+/// No family has an address, and the look-up in one of them failed.
+pub async fn resolve_all(net: &dyn Net, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let (v4, v6) = tokio::join!(net.resolve(host, port, IpFamily::V4), net.resolve(host, port, IpFamily::V6));
+    let (first, second) = match preferred(net) {
+        IpFamily::V4 => (v4, v6),
+        IpFamily::V6 => (v6, v4),
+    };
+    match (first, second) {
+        (Ok(first), Ok(second)) => Ok([first, second].concat()),
+        (Ok(found), Err(error)) | (Err(error), Ok(found)) => {
+            if found.is_empty() {
+                Err(error)
+            } else {
+                Ok(found)
+            }
+        }
+        (Err(error), Err(_)) => Err(error),
+    }
 }
 
 /// The form of an address that passes the seam: IPv4 for an IPv4-mapped one, everything else as it is.

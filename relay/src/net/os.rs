@@ -2,7 +2,9 @@
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod changes;
+mod interfaces;
 mod joining;
+mod names;
 #[cfg(unix)]
 mod udp;
 
@@ -13,17 +15,18 @@ use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use proto::interface::OwnAddress;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use socket2::{Domain, MsgHdr, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::tcp::OwnedWriteHalf;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 use joining::Joining;
 
 use super::{
-    BoxFuture, Change, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical, canonical_ip,
-    is_dual_stack, mapped,
+    Asking, BoxFuture, Change, IpFamily, Link, Listener, Net, NetworkChanges, Outgoing, Stream, canonical,
+    canonical_ip, is_dual_stack, mapped,
 };
 
 /// The bytes that are asked of the system for each direction of a UDP socket. One gigabit per second for 32 ms:
@@ -49,19 +52,19 @@ impl Net for OsNet {
         Ok(Arc::new(OsLink::bind(local)?))
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        let interfaces = if_addrs::get_if_addrs()?;
-        Ok(interfaces
-            .iter()
-            .filter(|i| i.is_oper_up() && !i.is_loopback())
-            .map(if_addrs::Interface::ip)
-            .collect())
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>> {
+        let socket = std::net::UdpSocket::bind((any_of(to), 0))?;
+        socket.connect(to)?;
+        socket.set_nonblocking(true)?;
+        Ok(Box::new(OsAsking(UdpSocket::from_std(socket)?)))
+    }
+
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        interfaces::list()
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {
-        let any =
-            if to.is_ipv4() { IpAddr::V4(Ipv4Addr::UNSPECIFIED) } else { IpAddr::V6(Ipv6Addr::UNSPECIFIED) };
-        let socket = std::net::UdpSocket::bind((any, 0))?;
+        let socket = std::net::UdpSocket::bind((any_of(to), 0))?;
         // Connecting a datagram socket only looks the route up.
         socket.connect(to)?;
         Ok(canonical_ip(socket.local_addr()?.ip()))
@@ -94,8 +97,35 @@ impl Net for OsNet {
         Ok(Box::new(OsListener(TcpListener::from_std(socket.into())?)))
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
-        Box::pin(async move { Ok(tokio::net::lookup_host((host, port)).await?.map(canonical).collect()) })
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(names::resolve(host, port, family))
+    }
+}
+
+/// The unspecified address of an address's family.
+const fn any_of(addr: SocketAddr) -> IpAddr {
+    match addr {
+        SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+#[derive(Debug)]
+struct OsAsking(UdpSocket);
+
+impl Asking for OsAsking {
+    fn send(&self, payload: &[u8]) -> io::Result<()> {
+        // Not through tokio's readiness: a new socket has room, and tokio has not been told so yet.
+        SockRef::from(&self.0).send(payload).map(drop)
+    }
+
+    fn recv<'a>(&'a self, buf: &'a mut [u8]) -> BoxFuture<'a, io::Result<usize>> {
+        Box::pin(self.0.recv(buf))
     }
 }
 

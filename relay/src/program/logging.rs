@@ -7,6 +7,10 @@ use tracing_subscriber::EnvFilter;
 /// Our own crates; `-v` and `-vv` are about them, not about every library beneath.
 const OURS: [&str; 5] = ["proto", "relay", "rendezvous", "peer", "nat_sim"];
 
+/// Without any `-v`. What quinn's sockets can't send, they say packet by packet; where it matters, the program says it once
+/// in its own words.
+const QUIET: &str = "warn,quinn_udp=error";
+
 /// Starts logging. `RUST_LOG` says exactly what to log and wins; else `verbose` counts the `-v`s.
 /// Calling it again changes nothing.
 pub fn init(verbose: u8) {
@@ -38,7 +42,7 @@ fn directives(verbose: u8, asked: Option<&str>) -> (String, Option<String>) {
         }
     }
     let (ours, others) = match verbose {
-        0 => return ("warn".to_owned(), mistake),
+        0 => return (QUIET.to_owned(), mistake),
         1 => ("info", "warn"),
         2 => ("debug", "info"),
         _ => ("trace", "debug"),
@@ -54,8 +58,8 @@ mod tests {
 
     #[test]
     fn only_warnings_are_logged_unless_asked() {
-        assert_eq!(directives(0, None), ("warn".to_owned(), None));
-        assert_eq!(directives(0, Some("")), ("warn".to_owned(), None));
+        assert_eq!(directives(0, None), (QUIET.to_owned(), None));
+        assert_eq!(directives(0, Some("")), (QUIET.to_owned(), None));
     }
 
     #[test]
@@ -71,7 +75,7 @@ mod tests {
     fn rust_log_wins_unless_it_is_not_understood() {
         assert_eq!(directives(2, Some("quinn=trace")), ("quinn=trace".to_owned(), None));
         let (filter, mistake) = directives(0, Some("peer=loudly"));
-        assert_eq!(filter, "warn");
+        assert_eq!(filter, QUIET);
         assert!(mistake.is_some());
     }
 }

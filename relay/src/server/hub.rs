@@ -18,7 +18,6 @@ use tokio::sync::{Notify, watch};
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) relay: PeerId,
-    pub(super) between_peers: bool,
     state: Mutex<State>,
     /// The next timeout may have come nearer.
     sooner: Notify,
@@ -52,9 +51,8 @@ fn now() -> Instant {
 
 impl Hub {
     pub(super) fn new(relay: PeerId, limits: RouterLimits) -> Self {
-        let between_peers = limits.between_peers;
         let state = State { router: Router::new(relay, limits, now()), lines: BTreeMap::new(), next_key: 0 };
-        Self { relay, between_peers, state: Mutex::new(state), sooner: Notify::new() }
+        Self { relay, state: Mutex::new(state), sooner: Notify::new() }
     }
 
     /// Somebody wants in.

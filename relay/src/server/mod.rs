@@ -50,11 +50,6 @@ impl RelayServer {
         self.hub.relay
     }
 
-    /// Whether it carries from peer to peer, and not to this very process alone.
-    pub fn is_between_peers(&self) -> bool {
-        self.hub.between_peers
-    }
-
     /// A link by which peers reach this very process through the relay, under the relay's own identity and
     /// [`Instance::SERVICE`](proto::id::Instance::SERVICE). There is one: a further call takes it over.
     pub fn service(&self) -> Option<Arc<RelayedLink>> {

@@ -70,12 +70,14 @@ fn every_count_has_a_metric_and_every_metric_its_own_line() {
         http_broken: 124,
         http_refused: 125,
         relay: None,
+        sessions_by_way: ByWay { udp_v4: 163, udp_v6: 164, relay: 165 },
+        sessions_opened: ByWay { udp_v4: 166, udp_v6: 167, relay: 168 },
     };
-    let text = metrics(&stats);
+    let text = metrics(&stats).into_text();
     let value = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
     let mut values: Vec<u64> = text.lines().filter(|line| !line.starts_with('#')).filter_map(value).collect();
     values.sort_unstable();
-    assert_eq!(values, [1].into_iter().chain(101..=162).collect::<Vec<_>>());
+    assert_eq!(values, [1].into_iter().chain(101..=168).collect::<Vec<_>>());
     assert!(text.contains("culvert_sessions_closed_total{reason=\"overflow\"} 121\n"), "{text}");
     assert!(text.contains("# TYPE culvert_sessions gauge\nculvert_sessions 101\n"), "{text}");
     assert!(text.ends_with('\n'));
@@ -87,12 +89,12 @@ fn an_embedded_relay_is_in_the_metrics_by_reason() {
     let mut relay = RouterStats::default();
     relay.forwarded_bytes = 77;
     let stats = Stats { relay: Some(relay), ..Stats::default() };
-    let text = metrics(&stats);
+    let text = metrics(&stats).into_text();
     assert!(text.contains("culvert_relay_forwarded_bytes_total 77\n"), "{text}");
     for reason in ["offline", "not_let_in", "hold_full", "stranger", "data_full", "control_full"] {
         let line = format!("culvert_relay_frames_dropped_total{{reason=\"{reason}\"}} 0\n");
         assert!(text.contains(&line), "{text}");
     }
     assert!(text.contains("culvert_relay_connections_denied_total{reason=\"bad_login\"} 0\n"), "{text}");
-    assert!(!metrics(&Stats::default()).contains("relay"));
+    assert!(!metrics(&Stats::default()).into_text().contains("culvert_relay"));
 }

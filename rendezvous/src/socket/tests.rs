@@ -82,7 +82,9 @@ impl Bench {
         let bound = link.local_addr().unwrap();
         let counters = Arc::new(Counters::default());
         let main = (Arc::clone(&link) as Arc<dyn Link>, bound);
-        let desk = Arc::new(Desk::new(true, &[&main], Arc::clone(&counters)));
+        let notary = Notary::new([0; 32], Instant::now().into_std());
+        let doors = vec![Door::new(main.1)];
+        let desk = Arc::new(Desk::new(true, &[&main], doors, notary, Arc::clone(&counters)));
         let socket = ServerSocket::new(main.0, None, bound, desk);
         Self { link, socket, counters }
     }

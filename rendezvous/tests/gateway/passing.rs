@@ -29,6 +29,17 @@ async fn a_client_that_vanished_and_comes_back_has_its_name_and_serves_it() {
 }
 
 #[tokio::test]
+async fn whoever_has_a_name_has_all_its_paths() {
+    let server = server(|_| ());
+    let tunnel = open(&server, "taken", 1, mirror).await;
+    for path in ["/.well-known/culvert", "/relay"] {
+        let answer = ask(&server, &tunnel.name, &format!("GET {path}")).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("peer_id"), "{answer}");
+    }
+    assert_eq!(crate::support::metric(&server, "culvert_warnings{kind=\"not_apex\"}").await, 0);
+}
+
+#[tokio::test]
 async fn a_name_is_given_with_a_url_of_the_servers_settings() {
     let server = server(|_| ());
     let port = server.http_addr().port();

@@ -3,14 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES};
 use proto::dial::{Dial, DialEvent, DialFailure};
 use proto::doorman::{Decision, Doorman};
 use proto::id::Instance;
 use proto::machine::{Backoff, random};
 use proto::path::{LinkId, PathAgent, PathConfig, PathId, PathKind, Route, Signals};
 use proto::proof::CheckKeys;
-use proto::punch::{Known, Survey};
+use proto::punch::Known;
+use proto::seen::Seen;
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::ticket::Ticket;
@@ -103,11 +104,6 @@ impl Dialling {
     }
 }
 
-/// An address that the server saw, if it saw one: of who came through its relay it saw none.
-fn seen(observed: SocketAddr) -> Option<SocketAddr> {
-    Some(observed).filter(|addr| !addr.ip().is_unspecified())
-}
-
 impl Driver {
     pub(super) fn share(&mut self, spec: ShareSpec, visits: mpsc::Sender<Visit>) {
         let ShareSpec { share, name, targets, tickets } = spec;
@@ -123,18 +119,18 @@ impl Driver {
     pub(super) fn handle_session_event(&mut self, event: SessionEvent, now: Instant) {
         match event {
             SessionEvent::Up { observed, udp_alternate, relays } => {
-                if let Some(relay) = relays.first().filter(|_| self.relays.home().is_none()) {
-                    self.set_home(relay);
-                }
+                self.wait_at(&relays);
+                self.show_all_addresses(now);
                 self.handle_observed(observed, now);
                 self.handle_alternates(udp_alternate, now);
+                self.ask_why_relayed();
                 let _ = self.parts.standing.send(Standing::Up);
             }
             SessionEvent::Down => {
                 let _ = self.parts.standing.send(Standing::Down);
             }
             SessionEvent::GaveUp => {
-                let (url, why) = (self.parts.server.url.clone(), self.last_failure.clone());
+                let (url, why) = (self.parts.server.url.clone(), self.why_no_session());
                 self.fail(&Error::ServerSilent { url, why });
             }
             SessionEvent::Observed(observed) => self.handle_observed(observed, now),
@@ -165,22 +161,7 @@ impl Driver {
         }
     }
 
-    /// Our address as the server sees it. Behind another public address is another NAT.
-    fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
-        let Some(observed) = seen(observed) else { return };
-        let Some(before) = self.observed.replace(observed).filter(|before| *before != observed) else {
-            return;
-        };
-        if before.ip() != observed.ip() {
-            self.forget_lifetime(now);
-        }
-        if Survey::is_doubted(self.ports.nat().as_ref(), before, observed) {
-            self.begin_survey(now);
-        }
-        self.begin_anew(now);
-    }
-
-    fn handle_offer(&mut self, from: RemoteKey, observed: SocketAddr, offer: &Offer, now: Instant) {
+    fn handle_offer(&mut self, from: RemoteKey, observed: Seen, offer: &Offer, now: Instant) {
         let claims =
             (self.remotes.len() < MAX_REMOTES || self.remotes.contains_key(&from)).then(|| self.claims());
         let server = self.parts.server.peer_id;
@@ -200,7 +181,6 @@ impl Driver {
             Decision::Admit { answer, keys, exchange, secret, nat } => {
                 self.answer(from, answer);
                 let signals = Signals::new(exchange, secret, offer.nonce);
-                let observed = seen(observed);
                 let known = Known { ours, told: ours, theirs: nat };
                 let is_at_home = self.relays.home_now().is_some();
                 self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, known, None, now);
@@ -224,7 +204,7 @@ impl Driver {
         keys: CheckKeys,
         signals: Signals,
         claims: &Claims,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         known: Known,
         early: Option<SocketAddr>,
         now: Instant,
@@ -234,11 +214,13 @@ impl Driver {
         if self.parts.paths != PathPolicy::Relay {
             agent.add_link(LinkId::MAIN, PathKind::Direct, now);
             for candidate in self.believed(claims, observed) {
+                self.ways.rank_for(&*self.parts.net, &mut agent, candidate.addr);
                 agent.add_candidate(candidate, now);
             }
             // What worked until now most likely still does.
             let former = self.remotes.get(&key).and_then(|remote| remote.agent.primary());
             if let Some((path, ..)) = former.filter(|(_, kind, _)| *kind == PathKind::Direct) {
+                self.ways.rank_for(&*self.parts.net, &mut agent, path.remote);
                 agent.recheck(path, now);
             }
         }
@@ -265,27 +247,14 @@ impl Driver {
         Some(address)
     }
 
-    /// Which of a peer's claims are tried: see [`believable`].
-    fn believed(&self, claims: &Claims, observed: Option<SocketAddr>) -> Vec<Candidate> {
-        let on_this_machine = self.observed.is_some_and(|addr| scope(addr) == Scope::Loopback);
-        believable(&claims.candidates, observed, on_this_machine)
-    }
-
-    /// What we say of ourselves: the port that our router maps to us, and the addresses of our interfaces, the one
-    /// that reaches the server first.
+    /// What we say of ourselves: the port that our router maps to us, and the addresses of our interfaces as
+    /// [`Interfaces::claims`](proto::interface::Interfaces::claims) chooses them. One place is left for what the server sees.
     pub(super) fn claims(&self) -> Claims {
         let Some(port) = self.main_port() else { return Claims::default() };
-        let preferred = self.parts.server.udp.first().and_then(|to| self.parts.net.source_for(*to).ok());
-        let mut ips: Vec<IpAddr> = self.parts.net.addresses().unwrap_or_default();
-        ips.sort_by_key(|ip| (Some(*ip) != preferred, ip.is_ipv6(), *ip));
+        let mapped = self.mapped_candidate();
+        let ips = self.ways.interfaces().claims(MAX_CANDIDATES - 1 - usize::from(mapped.is_some()));
         let hosts = ips.into_iter().map(|ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, port)));
-        let candidates = self
-            .mapped_candidate()
-            .into_iter()
-            .chain(hosts)
-            .filter(|candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global))
-            .take(MAX_CANDIDATES - 1)
-            .collect();
+        let candidates = mapped.into_iter().chain(hosts).collect();
         let candidates = if self.parts.paths == PathPolicy::Relay { Vec::new() } else { candidates };
         Claims { candidates, relay: self.relays.home_now().cloned() }
     }
@@ -303,15 +272,15 @@ impl Driver {
         link.local_addr().ok().map(|addr| addr.port())
     }
 
-    fn handle_trickle(&mut self, from: RemoteKey, observed: SocketAddr, trickle: &Trickle, now: Instant) {
+    fn handle_trickle(&mut self, from: RemoteKey, observed: Seen, trickle: &Trickle, now: Instant) {
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         if !remote.signals.accepts(from, trickle) {
             tracing::debug!(peer = ?from.0, "a trickle proves nothing and is ignored");
             return;
         }
-        // Of who is at the server through its relay nothing is seen.
-        let has_moved = seen(observed).is_some_and(|seen| remote.observed.replace(seen) != Some(seen));
-        if has_moved {
+        let before = remote.observed;
+        remote.observed = before.also(observed);
+        if observed.has_moved_from(&before) {
             tracing::debug!(peer = ?from.0, "it has moved");
             remote.agent.handle_remote_change(now);
         }
@@ -320,10 +289,11 @@ impl Driver {
             punch.handle_told(nat, round, now);
         }
         let is_direct = self.parts.paths != PathPolicy::Relay;
-        let candidates = if is_direct { self.believed(&trickle.claims, seen(observed)) } else { Vec::new() };
+        let candidates = if is_direct { self.believed(&trickle.claims, observed) } else { Vec::new() };
         let Some(remote) = self.remotes.get_mut(&from) else { return };
         let role = remote.role;
         for candidate in candidates {
+            self.ways.rank_for(&*self.parts.net, &mut remote.agent, candidate.addr);
             remote.agent.add_candidate(candidate, now);
         }
         match role {
@@ -469,13 +439,17 @@ impl Driver {
         self.end_dial(number, now);
     }
 
-    /// Whether a sharer seems to be on this machine.
-    fn is_beside(&self, claims: &Claims, observed: Option<SocketAddr>) -> bool {
-        let is_same_home = observed.map(|addr| addr.ip()) == self.observed.map(|addr| addr.ip());
+    /// Whether a sharer seems to be on this machine: the server sees both at one address, and the sharer has an address of
+    /// ours; or the server is on the sharer's machine, and on ours.
+    fn is_beside(&self, claims: &Claims, observed: Seen) -> bool {
+        let here = self.servers.observed();
+        let is_same_home = observed.shares_ip_with(&here) || observed.is_empty() && here.is_empty();
         let ours = self.parts.net.addresses().unwrap_or_default();
-        let is_ours = |candidate: &Candidate| ours.contains(&candidate.addr.ip());
-        let is_loopback = observed.is_some_and(|addr| addr.ip().is_loopback());
-        is_same_home && (is_loopback || claims.candidates.iter().any(is_ours))
+        let is_ours = |ip: IpAddr| ip.is_loopback() || ours.contains(&ip);
+        let has_ours = || claims.candidates.iter().any(|candidate| is_ours(candidate.addr.ip()));
+        let has_server = observed.iter().any(|addr| addr.ip().is_loopback());
+        let have_server = || self.servers.session().is_some_and(|addr| is_ours(addr.ip()));
+        if has_server { is_same_home || have_server() } else { is_same_home && has_ours() }
     }
 
     /// Returns whether the dial is over.
@@ -506,7 +480,6 @@ impl Driver {
                 }
                 let secret = self.dials[index].ticket.secret.clone();
                 let signals = Signals::new(exchange, secret, offer);
-                let observed = observed.and_then(seen);
                 self.dials[index].is_beside = self.is_beside(&claims, observed);
                 let early = match self.dials[index].early.take() {
                     Some(early) if early.key != sharer => {
@@ -526,7 +499,10 @@ impl Driver {
                 self.tickets.insert(sharer, self.dials[index].ticket.clone());
                 self.dials[index].reaching = Some(sharer);
                 self.dials[index].meet();
-                let is_told = self.dials[index].dial.claims().relay.is_some();
+                // Of another relay than the sharer's it was told in vain.
+                let relay = |claims: &Claims| claims.relay.as_ref().map(|relay| relay.peer_id);
+                let told = relay(self.dials[index].dial.claims());
+                let is_told = told.is_some() && told == relay(&claims);
                 self.told_relay(sharer, is_told);
                 self.meet_at_relay(sharer, early, &claims, now);
                 let has_relay = self.remotes.get(&sharer).is_some_and(|remote| remote.relayed.is_some());
@@ -608,7 +584,10 @@ impl Driver {
             return;
         };
         let error = match self.parts.paths {
-            PathPolicy::Auto => Error::NoPath,
+            PathPolicy::Auto => match self.relays.trouble() {
+                Some((url, why)) => Error::RelayAway { url: url.to_owned(), why: why.to_owned() },
+                None => Error::NoPath,
+            },
             PathPolicy::Direct => Error::NoDirectPath,
             PathPolicy::Relay => Error::NoRelay("the one that both know of cannot be reached"),
         };

@@ -138,7 +138,7 @@ impl Driver {
     fn learn_keepalive(&mut self, keepalive: Duration) {
         tracing::debug!(?keepalive, "learned what the NAT keeps");
         self.lifetime.learned = Some(keepalive);
-        let is_v4 = self.observed_is_v4();
+        let is_v4 = self.is_seen_at_v4();
         for remote in self.remotes.values_mut() {
             if remote.agent.route().primary.is_some_and(|path| leaves_home(path, is_v4)) {
                 remote.agent.set_keepalive(keepalive);
@@ -147,7 +147,7 @@ impl Driver {
     }
 
     fn is_through_nat(&self, path: PathId) -> bool {
-        leaves_home(path, self.observed_is_v4())
+        leaves_home(path, self.is_seen_at_v4())
     }
 }
 

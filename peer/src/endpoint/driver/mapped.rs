@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use proto::candidate::{Candidate, CandidateKind};
+use proto::candidate::{Candidate, CandidateKind, Scope, scope};
 
 use super::Driver;
 use crate::endpoint::remote::RemoteKey;
@@ -20,11 +20,14 @@ impl Driver {
         }
     }
 
-    /// Only at the address that the server sees: behind a second NAT the router's own is reached by nobody, and no
-    /// peer would believe it.
+    /// Only at the address that the server sees: behind a second NAT no packet reaches the router's own, and no peer
+    /// would believe it. A server that sees a local address is in our own network: its router is ours, and the peer
+    /// knows at which address it reached the server.
     pub(super) fn mapped_candidate(&self) -> Option<Candidate> {
-        let mapped =
-            self.mapped.filter(|mapped| self.observed.is_some_and(|addr| addr.ip() == mapped.ip()))?;
+        let observed = self.servers.observed();
+        let is_beside_server =
+            !observed.is_empty() && observed.iter().all(|addr| scope(addr) != Scope::Global);
+        let mapped = self.mapped.filter(|mapped| observed.has_ip(mapped.ip()) || is_beside_server)?;
         Some(Candidate::new(CandidateKind::Mapped, mapped))
     }
 }

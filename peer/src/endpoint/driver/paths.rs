@@ -1,6 +1,6 @@
 //! Paths: what the agents send and hear, and the short-lived links that they ask for.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use proto::candidate::{Candidate, CandidateKind};
@@ -25,15 +25,18 @@ const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct FreshLink {
     key: RemoteKey,
-    /// None for one whose mapping the remote has found.
-    query: Option<MappingQuery>,
+    /// What asks the server for its mapping, in each family; none for one whose mapping the remote has found.
+    queries: Vec<(SocketAddr, MappingQuery)>,
     expires: Instant,
 }
 
 impl Driver {
     pub(super) fn handle_datagram(&mut self, datagram: Datagram, now: Instant) {
         let Datagram { link, from, payload } = datagram;
-        if self.handle_mapping(link, from, &payload, now) || self.handle_port(link, from, &payload, now) {
+        if self.handle_mapping(link, from, &payload, now)
+            || self.handle_port(link, from, &payload, now)
+            || self.handle_sighting(link, from, &payload, now)
+        {
             return;
         }
         self.adopt_if_heard(link, &payload, now);
@@ -43,6 +46,9 @@ impl Driver {
         match found {
             Some(remote) => {
                 let before = remote.agent.stats().checks_received;
+                if link.0 < FIRST_LINK {
+                    self.ways.rank_for(&*self.parts.net, &mut remote.agent, from);
+                }
                 remote.agent.handle_check(path, &payload, now);
                 if remote.agent.stats().checks_received > before {
                     self.lifetime_heard(link, now);
@@ -50,7 +56,7 @@ impl Driver {
             }
             None => match preview {
                 Preview::Check(_) => tracing::trace!("a check of no exchange of ours"),
-                Preview::Answer(_) => tracing::trace!("an answer that nobody waits for"),
+                Preview::Answer(_) => tracing::trace!(?link, %from, "an answer that nobody waits for"),
             },
         }
     }
@@ -110,14 +116,14 @@ impl Driver {
                 match (route.primary, primary) {
                     (Some(path), Some((kind, rtt))) => {
                         tracing::info!(?peer, ?kind, %reason, "path");
+                        let is_satisfied = remote.agent.is_satisfied();
                         remote.look_for_losses();
                         let (shown, rtt) = self.relays.shown(path, rtt);
                         let report = PathReport { peer, kind, remote: shown, rtt, reason };
-                        if remote.last_path != Some((kind, path)) {
-                            remote.last_path = Some((kind, path));
+                        if remote.last_path.replace((kind, shown)) != Some((kind, shown)) {
                             self.event(EndpointEvent::Path(report));
                         }
-                        if kind == PathKind::Direct {
+                        if is_satisfied {
                             self.end_punch(key);
                         }
                         self.reached(key);
@@ -155,12 +161,14 @@ impl Driver {
 
     /// Opens another local port for a remote and asks the server under which mapping it is seen.
     pub(super) fn open_fresh_link(&mut self, key: RemoteKey, now: Instant) -> Option<LinkId> {
-        if !self.has_room_for_fresh_link() || self.mapping_server().is_none() {
+        let servers = self.mapping_servers();
+        if !self.has_room_for_fresh_link() || servers.is_empty() {
             return None;
         }
         let id = self.bind_link()?;
-        let query = MappingQuery::new(random(&mut self.rng), now);
-        self.keep_fresh_link(key, id, Some(query), now);
+        let query = |server| (server, MappingQuery::new(random(&mut self.rng), now));
+        let queries = servers.into_iter().map(query).collect();
+        self.keep_fresh_link(key, id, queries, now);
         self.ask_mappings(now);
         Some(id)
     }
@@ -173,21 +181,18 @@ impl Driver {
         &mut self,
         key: RemoteKey,
         id: LinkId,
-        query: Option<MappingQuery>,
+        queries: Vec<(SocketAddr, MappingQuery)>,
         now: Instant,
     ) {
-        self.fresh_links.insert(id, FreshLink { key, query, expires: now + FRESH_LINK_LIFE });
+        self.fresh_links.insert(id, FreshLink { key, queries, expires: now + FRESH_LINK_LIFE });
         if let Some(remote) = self.remotes.get_mut(&key) {
             remote.links.push(id);
         }
     }
 
-    /// Binds another local port, in the family in which the server sees us.
+    /// Binds another local port, of both families.
     pub(super) fn bind_link(&mut self) -> Option<LinkId> {
-        let v4 = self.observed_is_v4();
-        let any: SocketAddr =
-            if v4 { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-        let bound = match self.parts.net.bind_udp(any) {
+        let bound = match self.parts.net.bind_udp((Ipv6Addr::UNSPECIFIED, 0).into()) {
             Ok(bound) => bound,
             Err(error) => {
                 tracing::debug!(%error, "no further socket");
@@ -203,23 +208,25 @@ impl Driver {
         Some(id)
     }
 
-    /// The server's address in the family of further links.
-    fn mapping_server(&self) -> Option<SocketAddr> {
-        let v4 = self.observed_is_v4();
-        self.parts.server.udp.iter().find(|addr| addr.is_ipv4() == v4).copied()
+    /// The server's addresses that show the mappings of further links: of each family in which it sees us.
+    fn mapping_servers(&self) -> Vec<SocketAddr> {
+        let seen = self.servers.observed();
+        let families = match (seen.v4(), seen.v6()) {
+            (Some(_), Some(_)) => &[true, false][..],
+            (None, Some(_)) => &[false],
+            // Through a relay it sees us nowhere.
+            (_, None) => &[true],
+        };
+        families.iter().filter_map(|is_v4| self.servers.address(*is_v4)).collect()
     }
 
     fn ask_mappings(&mut self, now: Instant) {
-        let server = self.mapping_server();
         for (id, fresh) in &mut self.fresh_links {
-            let Some(server) = server else {
-                // Nobody is left to ask since the server is seen in the other family.
-                fresh.query = None;
-                continue;
-            };
-            while let Some(request) = fresh.query.as_mut().and_then(|query| query.poll_transmit(now)) {
-                if let Some(link) = self.parts.socket.link(*id) {
-                    let _ = link.send_datagram(server, &request);
+            for (server, query) in &mut fresh.queries {
+                while let Some(request) = query.poll_transmit(now) {
+                    if let Some(link) = self.parts.socket.link(*id) {
+                        let _ = link.send_datagram(*server, &request);
+                    }
                 }
             }
         }
@@ -227,11 +234,9 @@ impl Driver {
 
     /// The server's word on a fresh link's mapping: the remote is told, and our own checks begin there.
     fn handle_mapping(&mut self, link: LinkId, from: SocketAddr, payload: &[u8], now: Instant) -> bool {
-        if !self.parts.server.udp.contains(&from) {
-            return false;
-        }
         let Some(fresh) = self.fresh_links.get_mut(&link) else { return false };
-        let Some(mapped) = fresh.query.as_mut().and_then(|query| query.handle_answer(payload)) else {
+        let mut of_sender = fresh.queries.iter_mut().filter(|(server, _)| *server == from);
+        let Some(mapped) = of_sender.find_map(|(_, query)| query.handle_answer(payload)) else {
             return false;
         };
         let key = fresh.key;
@@ -244,7 +249,7 @@ impl Driver {
 
     pub(super) fn fresh_links_timeout(&self) -> Option<Instant> {
         self.fresh_links.values().fold(None, |next, fresh| {
-            let query = fresh.query.as_ref().and_then(MappingQuery::poll_timeout);
+            let query = fresh.queries.iter().filter_map(|(_, query)| query.poll_timeout()).min();
             earliest(next, earliest(query, Some(fresh.expires)))
         })
     }
@@ -270,9 +275,10 @@ impl Driver {
         }
     }
 
-    /// The family in which the server sees us, which further links are of.
-    pub(super) fn observed_is_v4(&self) -> bool {
-        self.observed.is_none_or(|addr| addr.is_ipv4())
+    /// Whether an IPv4 NAT may be in front of us: the server sees us at an IPv4 address, or nowhere.
+    pub(super) fn is_seen_at_v4(&self) -> bool {
+        let seen = self.servers.observed();
+        seen.v4().is_some() || seen.is_empty()
     }
 
     pub(super) fn close_fresh_link(&mut self, id: LinkId, now: Instant) {

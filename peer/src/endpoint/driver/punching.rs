@@ -10,11 +10,12 @@ use proto::nat::NatProfile;
 use proto::path::{LinkId, PathAgent, PathKind};
 use proto::proof::NatWord;
 use proto::punch::{Known, Punch, PunchAction, Survey, SurveyAction};
+use proto::seen::Seen;
 use proto::wire::session::ToServer;
 
 use super::{Driver, unix_secs};
 use crate::endpoint::PathPolicy;
-use crate::endpoint::remote::RemoteKey;
+use crate::endpoint::remote::{Remote, RemoteKey};
 
 /// What is known of our NAT's ports, and whose sockets are open to guess some.
 #[derive(Debug, Default)]
@@ -35,6 +36,11 @@ impl Ports {
         self.profile
     }
 
+    /// The server's further addresses.
+    pub(super) fn alternates(&self) -> &[SocketAddr] {
+        &self.alternates
+    }
+
     pub(super) fn owns(&self, link: LinkId) -> bool {
         self.owners.contains_key(&link)
     }
@@ -52,13 +58,15 @@ impl Driver {
         self.close_owned(None);
         self.ports.profile = None;
         self.ports.survey = None;
-        let Some(observed) = self.observed.filter(|addr| addr.is_ipv4() && scope(*addr) == Scope::Global)
-        else {
-            return;
-        };
-        let Some(server) = self.server_v4() else { return };
+        let observed = self.servers.observed().v4().filter(|addr| scope(*addr) == Scope::Global);
+        let Some(observed) = observed else { return };
+        let Some(server) = self.servers.address(true) else { return };
+        // The server may know its own addresses wrongly, and its ports rightly.
+        let beside = self.ports.alternates.iter().map(|addr| SocketAddr::new(server.ip(), addr.port()));
+        let stated = self.ports.alternates.iter().copied().filter(|addr| scope(*addr) == Scope::Global);
+        let alternates: Vec<SocketAddr> = stated.chain(beside).collect();
         let seed = random(&mut self.rng);
-        self.ports.survey = Survey::new(server, &self.ports.alternates, observed, seed, now);
+        self.ports.survey = Survey::new(server, &alternates, observed, seed, now);
     }
 
     /// Who holds a ticket of ours is told of our NAT with the first word of the server's. Returns whether there was nothing
@@ -81,13 +89,13 @@ impl Driver {
     pub(super) fn new_punch(
         &mut self,
         agent: &mut PathAgent,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         known: Known,
         now: Instant,
     ) -> Option<Punch> {
-        let server = self.server_v4().filter(|_| self.parts.paths != PathPolicy::Relay)?;
+        let server = self.servers.address(true).filter(|_| self.parts.paths != PathPolicy::Relay)?;
         let seed = random(&mut self.rng);
-        Punch::new(agent.probe(), server, observed?, known, seed, now)
+        Punch::new(agent.probe(), server, observed.v4()?, known, seed, now)
     }
 
     /// A remote's exchange is over, and so is all that was opened for it.
@@ -131,7 +139,7 @@ impl Driver {
         }
         tracing::debug!(peer = ?key.0, ?link, "a guessed port was found");
         self.ports.owners.remove(&link);
-        self.keep_fresh_link(key, link, None, now);
+        self.keep_fresh_link(key, link, Vec::new(), now);
         let Some(remote) = self.remotes.get_mut(&key) else { return };
         if let Some(punch) = &mut remote.punch {
             punch.release(link);
@@ -142,6 +150,12 @@ impl Driver {
     pub(super) fn punch_timeout(&mut self, now: Instant) {
         if let Some(survey) = &mut self.ports.survey {
             survey.handle_timeout(now);
+        }
+        // One whose path leads through an overlay is satisfied with it after a while, without a word.
+        let is_over = |remote: &Remote| remote.punch.is_some() && remote.agent.is_satisfied();
+        let over = self.remotes.iter().filter(|(_, remote)| is_over(remote)).map(|(key, _)| *key);
+        for key in over.collect::<Vec<_>>() {
+            self.end_punch(key);
         }
         for punch in self.remotes.values_mut().filter_map(|remote| remote.punch.as_mut()) {
             punch.handle_timeout(now);
@@ -237,9 +251,9 @@ impl Driver {
 
     /// No guess helps. Where one NAT is in front of both, or a router maps a port to us, none is needed.
     fn give_up(&mut self, key: RemoteKey, now: Instant) {
-        let (ours, is_mapped) = (self.observed.map(|addr| addr.ip()), self.mapped_candidate().is_some());
+        let (ours, is_mapped) = (self.servers.observed(), self.mapped_candidate().is_some());
         let Some(remote) = self.remotes.get_mut(&key) else { return };
-        if !is_mapped && remote.observed.map(|addr| addr.ip()) != ours {
+        if !is_mapped && !remote.observed.shares_ip_with(&ours) {
             remote.agent.rule_out_reflexive(now);
         }
     }
@@ -262,9 +276,5 @@ impl Driver {
         for link in owned.map(|(link, _)| *link).collect::<Vec<_>>() {
             self.close_guess(link);
         }
-    }
-
-    fn server_v4(&self) -> Option<SocketAddr> {
-        self.parts.server.udp.iter().copied().find(SocketAddr::is_ipv4)
     }
 }

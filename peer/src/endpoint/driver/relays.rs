@@ -48,10 +48,22 @@ pub(in crate::endpoint) enum RelayEvent {
     Absent(SocketAddr),
 }
 
+impl RelayEvent {
+    /// Why the relay can't be used, where that is what happened.
+    fn failure(&self) -> Option<String> {
+        match self {
+            Self::Down(why) => Some(why.clone()),
+            Self::Up | Self::Absent(_) => None,
+        }
+    }
+}
+
 /// The relays.
 #[derive(Debug, Default)]
 pub(super) struct Relays {
     entries: BTreeMap<PeerId, Entry>,
+    /// Those at which we may wait, by URLs that others can use, the most wanted first.
+    homes: Vec<RelayHint>,
     home: Option<RelayHint>,
     opened: u16,
 }
@@ -62,8 +74,8 @@ struct Entry {
     link: LinkId,
     client: RelayClient,
     up: bool,
-    /// Whether the last attempt failed, or the connection broke and none has come up since.
-    away: bool,
+    /// Why the last attempt failed, or the connection broke, where none has come up since.
+    away: Option<String>,
     watcher: AbortHandle,
 }
 
@@ -86,7 +98,36 @@ impl Relays {
 
     /// Whether a relay was tried, and we are not at it now.
     pub(super) fn is_away(&self, relay: PeerId) -> bool {
-        self.entries.get(&relay).is_some_and(|entry| entry.away)
+        self.entries.get(&relay).is_some_and(|entry| entry.away.is_some())
+    }
+
+    /// Whether the relay of this path is being connected to for the first time.
+    pub(super) fn is_coming(&self, path: PathId) -> bool {
+        self.by_link(path.link).is_some_and(|entry| !entry.up && entry.away.is_none())
+    }
+
+    /// A relay that was tried in vain, and why: the most wanted one.
+    pub(super) fn trouble(&self) -> Option<(&str, &str)> {
+        let of_homes = self.homes.iter().filter_map(|home| self.entries.get(&home.peer_id));
+        let mut all = of_homes.chain(self.entries.values());
+        all.find_map(|entry| Some((entry.hint.url.as_str(), entry.away.as_deref()?)))
+    }
+
+    /// The one at which we wait, or are to wait, if it is not the one that we wait at: the first that is up. While none is,
+    /// the one that we have goes on trying.
+    fn better_home(&self) -> Option<RelayHint> {
+        let is_up = |hint: &RelayHint| self.entries.get(&hint.peer_id).is_some_and(|entry| entry.up);
+        if self.home.as_ref().is_some_and(is_up) {
+            return None;
+        }
+        self.homes.iter().find(|home| is_up(home)).cloned()
+    }
+
+    /// The first that was not tried yet, where all before it are away.
+    fn untried_home(&self) -> Option<RelayHint> {
+        let untried = self.homes.iter().position(|home| !self.entries.contains_key(&home.peer_id))?;
+        let is_last_hope = self.homes[..untried].iter().all(|home| self.is_away(home.peer_id));
+        is_last_hope.then(|| self.homes[untried].clone())
     }
 
     fn by_link(&self, link: LinkId) -> Option<&Entry> {
@@ -109,12 +150,36 @@ impl Relays {
 }
 
 impl Driver {
-    /// Waits at this relay from here on, if it is one that can be connected to.
-    pub(super) fn set_home(&mut self, hint: &RelayHint) {
-        let hint = self.resolved(hint);
-        if self.open_relay(&hint) {
-            self.relays.home = Some(hint);
+    /// Waits at the first of these relays that can be connected to; those that were named before are more wanted.
+    pub(super) fn wait_at(&mut self, hints: &[RelayHint]) {
+        for hint in hints {
+            let hint = self.resolved(hint);
+            let is_known = self.relays.homes.iter().any(|home| home.peer_id == hint.peer_id);
+            if !is_known && self.relays.homes.len() < MAX_RELAYS {
+                self.relays.homes.push(hint);
+            }
         }
+        self.try_homes();
+    }
+
+    /// Connects to the next relay where those before it are away, and waits at the first that is up.
+    fn try_homes(&mut self) {
+        while let Some(hint) = self.relays.untried_home() {
+            if self.open_relay(&hint) {
+                self.relays.home.get_or_insert(hint);
+                break;
+            }
+            self.relays.homes.retain(|home| home.peer_id != hint.peer_id);
+        }
+        let Some(home) = self.relays.better_home() else { return };
+        let before = self.relays.home.replace(home.clone());
+        if before.is_some_and(|before| before.peer_id != home.peer_id) {
+            tracing::info!(url = home.url, "another relay is waited at: the one before is away");
+            for remote in self.remotes.values_mut().filter(|remote| remote.role == Role::Sharer) {
+                remote.knows_relay = false;
+            }
+        }
+        self.tell_relay(home.peer_id);
     }
 
     /// Whatever relay its peers wait at, a server takes sessions at its own URL by WebSocket as well, unless it was told
@@ -186,10 +251,9 @@ impl Driver {
         self.parts.socket.add_link(link, client.link());
         let watching = watch_relay(hint.peer_id, client.state(), absent, self.parts.inputs.clone());
         let watcher = tokio::spawn(watching).abort_handle();
-        self.relays.entries.insert(
-            hint.peer_id,
-            Entry { hint: hint.clone(), link, client, up: false, away: false, watcher },
-        );
+        self.relays
+            .entries
+            .insert(hint.peer_id, Entry { hint: hint.clone(), link, client, up: false, away: None, watcher });
         true
     }
 
@@ -260,27 +324,32 @@ impl Driver {
     pub(super) fn handle_relay(&mut self, relay: PeerId, event: RelayEvent, now: Instant) {
         let Some(entry) = self.relays.entries.get_mut(&relay) else { return };
         let link = entry.link;
+        if relay == self.parts.server.peer_id {
+            self.diagnosis.handle_tcp(event.failure());
+        }
         match event {
             RelayEvent::Up => {
-                (entry.up, entry.away) = (true, false);
+                (entry.up, entry.away) = (true, None);
                 for remote in self.remotes.values_mut() {
                     if let Some(path) = remote.relayed.filter(|path| path.link == link) {
                         remote.agent.add_relayed(path, now);
                     }
                 }
                 self.route_early(link, true);
+                self.try_homes();
                 self.tell_relay(relay);
             }
             RelayEvent::Down(why) => {
                 tracing::info!(?relay, why, "the relay is away");
                 let was_up = std::mem::take(&mut entry.up);
-                entry.away = true;
+                entry.away = Some(why);
                 for remote in self.remotes.values_mut() {
                     if let Some(path) = remote.relayed.filter(|path| path.link == link) {
                         remote.agent.remove_path(path, now);
                     }
                 }
                 self.route_early(link, false);
+                self.try_homes();
                 if was_up && relay == self.parts.server.peer_id {
                     // TCP tells at once that a program was killed, QUIC only when something goes unanswered.
                     self.session.handle_network_change(now);

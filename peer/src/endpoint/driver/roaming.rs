@@ -66,10 +66,9 @@ pub(super) fn was_stopped(deadline: Option<Instant>, now: Instant) -> bool {
 impl Driver {
     /// The system says that something changed.
     pub(super) fn handle_change(&mut self, change: Change, now: Instant) {
-        let network = Network::look(&*self.parts.net, &self.parts.server.udp);
-        let before = std::mem::replace(&mut self.network, network);
-        let is_new = before != self.network;
+        let is_new = self.look_at_network();
         tracing::debug!(?change, is_new, network = ?self.network, "the network may have changed");
+        self.look_around();
         self.rebind_if_lost();
         match change {
             // A gateway may have been replaced by another one, and all addresses be what they were.
@@ -80,12 +79,20 @@ impl Driver {
             Change::Network | Change::Woken => {
                 self.try_relays();
                 self.session.handle_network_change(now);
+                self.show_all_addresses(now);
+                self.servers.nat64 = None;
                 if let Some(router) = &self.parts.router {
                     router.notify_one();
                 }
                 self.begin_anew(now);
             }
         }
+    }
+
+    /// Looks at our end of all paths once more. Returns whether it is another one.
+    pub(super) fn look_at_network(&mut self) -> bool {
+        let network = Network::look(&*self.parts.net, self.servers.addrs.as_slice());
+        std::mem::replace(&mut self.network, network) != self.network
     }
 
     /// Nobody here has had any time for a while.

@@ -9,7 +9,15 @@ use crate::endpoint::status::{PeerStatus, Status};
 impl Driver {
     pub(super) fn status(&self, now: Instant) -> Status {
         let peers = self.remotes.iter().filter_map(|(key, remote)| self.peer_status(*key, remote, now));
-        Status { observed: self.observed, nat_keeps: self.lifetime.kept(), peers: peers.collect() }
+        let (is_relayed, no_udp) = self.diagnosis.relayed();
+        Status {
+            is_relayed,
+            no_udp,
+            observed: self.servers.observed().iter().next(),
+            server: self.servers.session(),
+            nat_keeps: self.lifetime.kept(),
+            peers: peers.collect(),
+        }
     }
 
     /// `None` for a remote that is not connected yet, or not any more.

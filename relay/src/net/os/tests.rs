@@ -229,6 +229,29 @@ async fn addresses_are_those_that_others_can_name() {
 }
 
 #[tokio::test]
+async fn an_interface_is_told_with_its_name_and_its_prefix() {
+    let own = OsNet.interfaces().unwrap();
+    assert!(own.iter().all(|address| !address.device.name.is_empty() && address.prefix.is_some()));
+}
+
+#[tokio::test]
 async fn an_address_in_text_resolves_to_itself() {
-    assert_eq!(OsNet.resolve("192.0.2.1", 7).await.unwrap(), ["192.0.2.1:7".parse().unwrap()]);
+    for (host, v4, v6) in [
+        ("192.0.2.1", vec!["192.0.2.1:7"], vec![]),
+        ("2001:db8::1", vec![], vec!["[2001:db8::1]:7"]),
+        ("::ffff:192.0.2.1", vec!["192.0.2.1:7"], vec![]),
+    ] {
+        for (family, expected) in [(IpFamily::V4, v4), (IpFamily::V6, v6)] {
+            let expected: Vec<SocketAddr> = expected.iter().map(|text| text.parse().unwrap()).collect();
+            assert_eq!(OsNet.resolve(host, 7, family).await.unwrap(), expected, "{host} {family:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_the_hosts_file_has_its_addresses_by_family() {
+    let v4 = OsNet.resolve("localhost", 7, IpFamily::V4).await.unwrap();
+    assert!(v4.contains(&"127.0.0.1:7".parse().unwrap()), "{v4:?}");
+    let v6 = OsNet.resolve("localhost", 7, IpFamily::V6).await.unwrap();
+    assert!(v6.iter().all(SocketAddr::is_ipv6), "{v6:?}");
 }

@@ -13,11 +13,13 @@ use proto::candidate::{Candidate, CandidateKind};
 use proto::dial::Dial;
 use proto::doorman::{Admission, Doorman};
 use proto::id::{Instance, PeerId, ShareId, TicketId};
+use proto::interface::{Interfaces, OwnAddress};
 use proto::machine::{Backoff, earliest, random};
 use proto::nat::NatProfile;
 use proto::path::{Lifetime, LinkId, MappingQuery, PathAgent, PathId, Signals};
 use proto::proof::TicketSecret;
 use proto::punch::{Punch, Survey};
+use proto::seen::Seen;
 use proto::session::{Session, SessionAction, SessionConfig};
 use proto::stun;
 use proto::ticket::{ServerHint, Ticket};
@@ -58,8 +60,8 @@ struct Remote {
     agent: PathAgent,
     punch: Option<Punch>,
     signals: Signals,
-    /// As the server saw it.
-    observed: Option<SocketAddr>,
+    /// Where the server saw it.
+    observed: Seen,
     /// All that it named.
     named: Vec<Candidate>,
 }
@@ -89,7 +91,7 @@ pub struct PeerNode {
     me: (PeerId, Instance),
     servers: Vec<SocketAddr>,
     server: SocketAddr,
-    addresses: Vec<IpAddr>,
+    interfaces: Interfaces,
     port: u16,
     part: Part,
     session: Option<Session>,
@@ -138,7 +140,7 @@ impl PeerNode {
             me,
             server: nearest(&servers, seat.addresses),
             servers,
-            addresses: seat.addresses.to_vec(),
+            interfaces: interfaces(seat.addresses),
             port: seat.port,
             part,
             session: None,
@@ -311,7 +313,7 @@ impl PeerNode {
     }
 
     pub(super) fn handle_network_change(&mut self, now: Instant, addresses: &[IpAddr]) {
-        self.addresses = addresses.to_vec();
+        self.interfaces = interfaces(addresses);
         let server = nearest(&self.servers, addresses);
         if self.session.is_some() && server != self.server {
             self.server = server;
@@ -320,6 +322,7 @@ impl PeerNode {
         if let Some(session) = &mut self.session {
             session.handle_network_change(now);
         }
+        self.rank_again();
         if let Some(remote) = &mut self.remote {
             remote.agent.handle_network_change(now);
         }
@@ -409,6 +412,13 @@ impl PeerNode {
         }
         idle
     }
+}
+
+/// What a host knows of its interfaces: their addresses, of which the first of each family is the way out.
+fn interfaces(addresses: &[IpAddr]) -> Interfaces {
+    let first = |is_v4: bool| addresses.iter().copied().find(|ip| ip.is_ipv4() == is_v4);
+    let defaults = first(true).into_iter().chain(first(false)).collect();
+    Interfaces::new(addresses.iter().copied().map(OwnAddress::from).collect(), defaults)
 }
 
 /// The first socket of the family that the host has: IPv4 comes first.

@@ -22,7 +22,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use relay::net::{BoxFuture, Link, Listener, Net, NetworkChanges, Stream, canonical};
+use proto::interface::OwnAddress;
+use relay::net::{Asking, BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, Stream, canonical};
 use tokio::sync::{Notify, watch};
 
 use crate::kind::Kind;
@@ -31,7 +32,7 @@ use crate::world::{Plan, World};
 use changes::SimChanges;
 pub use host::SimHost;
 use host::Tape;
-use socket::SimLink;
+use socket::{SimAsking, SimLink};
 use tcp::Doors;
 
 /// A world on tokio's clock. Cheap to clone.
@@ -212,8 +213,13 @@ impl Net for SimNet {
         Ok(Arc::new(SimLink::bind(self.clone(), self.bindable(local)?)?))
     }
 
-    fn addresses(&self) -> io::Result<Vec<IpAddr>> {
-        Ok(self.own_addresses())
+    fn ask_udp(&self, to: SocketAddr) -> io::Result<Box<dyn Asking>> {
+        Ok(Box::new(SimAsking::open(self.clone(), canonical(to))?))
+    }
+
+    /// Of a simulated host's interfaces nothing is known but their addresses.
+    fn interfaces(&self) -> io::Result<Vec<OwnAddress>> {
+        Ok(self.own_addresses().into_iter().map(OwnAddress::from).collect())
     }
 
     fn source_for(&self, to: SocketAddr) -> io::Result<IpAddr> {
@@ -240,18 +246,24 @@ impl Net for SimNet {
         Ok(Box::new(self.listen(local)?))
     }
 
-    fn resolve<'a>(&'a self, host: &'a str, port: u16) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
+    fn resolve<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        family: IpFamily,
+    ) -> BoxFuture<'a, io::Result<Vec<SocketAddr>>> {
         Box::pin(async move {
-            let at = |ip: &IpAddr| canonical(SocketAddr::new(*ip, port));
-            if let Ok(ip) = host.parse() {
-                return Ok(vec![at(&ip)]);
-            }
-            if host == "localhost" {
-                return Ok(vec![(Ipv4Addr::LOCALHOST, port).into()]);
-            }
-            let known = self.shared.residents.iter().position(|resident| resident.name == host);
-            let host = HostId(known.ok_or(io::ErrorKind::NotFound)?);
-            Ok(self.with_state(|state, _| state.world.net().addresses(host).iter().map(at).collect()))
+            let known = if let Ok(ip) = host.parse() {
+                vec![ip]
+            } else if host == "localhost" {
+                vec![Ipv4Addr::LOCALHOST.into()]
+            } else {
+                let known = self.shared.residents.iter().position(|resident| resident.name == host);
+                let at = |n| self.with_state(|state, _| state.world.net().addresses(HostId(n)).to_vec());
+                known.map(at).unwrap_or_default()
+            };
+            let of_family = known.into_iter().filter(|ip| IpFamily::of(*ip) == family);
+            Ok(of_family.map(|ip| canonical(SocketAddr::new(ip, port))).collect())
         })
     }
 }

@@ -1,5 +1,6 @@
 //! A datagram socket of a simulated host, as quinn and the seam want one.
 
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
-use relay::net::{Link, Net as _, canonical};
+use relay::net::{Asking, BoxFuture, Link, Net as _, canonical};
 
 use super::SimNet;
 use super::host::Inbox;
@@ -133,6 +134,42 @@ impl AsyncUdpSocket for SimLink {
 
     fn may_fragment(&self) -> bool {
         false
+    }
+}
+
+/// A socket that is connected to one address. The simulated network has no ICMP: what is refused is silent.
+#[derive(Debug)]
+pub(super) struct SimAsking {
+    link: SimLink,
+    to: SocketAddr,
+}
+
+impl SimAsking {
+    pub(super) fn open(net: SimNet, to: SocketAddr) -> io::Result<Self> {
+        let source = net.source_for(to)?;
+        let any = if source.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let link = SimLink::bind(net, any.parse().map_err(io::Error::other)?)?;
+        Ok(Self { link, to })
+    }
+}
+
+impl Asking for SimAsking {
+    fn send(&self, payload: &[u8]) -> io::Result<()> {
+        self.link.put(self.to, None, payload)
+    }
+
+    fn recv<'a>(&'a self, buf: &'a mut [u8]) -> BoxFuture<'a, io::Result<usize>> {
+        Box::pin(async move {
+            loop {
+                let received = poll_fn(|cx| self.link.inbox.poll(cx, 1)).await;
+                if let Some((_, payload)) = received.into_iter().find(|(from, _)| canonical(*from) == self.to)
+                {
+                    let len = payload.len().min(buf.len());
+                    buf[..len].copy_from_slice(&payload[..len]);
+                    return Ok(len);
+                }
+            }
+        })
     }
 }
 

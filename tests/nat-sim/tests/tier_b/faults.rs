@@ -127,6 +127,8 @@ fn a_server_is_found_by_its_name() {
         let outbound = Outbound::new(lab.world.net("a"), None);
         let found = peer::locate::locate(&outbound, &url).await.unwrap().server;
         assert_eq!(found.peer_id, server.peer_id());
-        assert_eq!(found.udp, ["192.0.2.1:3478".parse().unwrap()]);
+        // First where TCP has just reached it; then whatever else may work.
+        assert_eq!(found.udp[0], "192.0.2.1:3478".parse().unwrap());
+        assert!(found.udp.iter().any(std::net::SocketAddr::is_ipv6), "{:?}", found.udp);
     });
 }

@@ -1,7 +1,7 @@
 //! A laboratory bench: a world, its server, peers with fixed keys, and what they report with its time.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(crate) struct Lab {
     seed: u64,
     /// The relay that tickets name.
     relay: RefCell<Option<RelayHint>>,
+    /// Where tickets and peers believe the server's UDP port to be, where they are wrong.
+    believed: RefCell<Option<Vec<SocketAddr>>>,
 }
 
 fn relay_hint() -> RelayHint {
@@ -78,7 +80,13 @@ pub(crate) fn run<T>(plan: &Plan, seed: u64, story: impl AsyncFnOnce(Lab) -> T) 
     // Who reads the log wants virtual times; `RUST_LOG=peer=debug` turns it on.
     let _ = tracing_subscriber::fmt().with_test_writer().without_time().with_env_filter(filter()).try_init();
     runtime.block_on(async {
-        story(Lab { world: SimWorld::start(plan), seed, relay: RefCell::new(None) }).await
+        story(Lab {
+            world: SimWorld::start(plan),
+            seed,
+            relay: RefCell::new(None),
+            believed: RefCell::new(None),
+        })
+        .await
     })
 }
 
@@ -96,7 +104,7 @@ pub(crate) fn key(number: u8) -> SecretKey {
 impl Lab {
     /// Starts the server, or starts it again. It has no relay, so that what is shown is shown of direct paths.
     pub(crate) fn server(&self) -> Server {
-        self.server_with(Relaying::Elsewhere { relays: Vec::new(), sessions: false })
+        self.server_with(Relaying::Elsewhere { relays: Vec::new(), own: false })
     }
 
     /// A server that relays as well.
@@ -107,14 +115,18 @@ impl Lab {
 
     /// A server whose peers wait at a relay that stands alone, on the same host.
     pub(crate) fn server_with_relay_elsewhere(&self) -> (Server, StandAlone) {
+        let (relay, hint) = self.relay_elsewhere();
+        (self.server_with_relays(vec![hint]), relay)
+    }
+
+    /// A relay that stands alone, on the server's host.
+    pub(crate) fn relay_elsewhere(&self) -> (StandAlone, RelayHint) {
         let http = Bind::exactly("[::]:8081".parse().unwrap());
         let (trusted_proxies, limits) = (Vec::new(), RouterLimits::default());
         let config = RelayConfig { http, https: None, admin: None, trusted_proxies, limits };
         let peer_id = key(ELSEWHERE).peer_id();
         let relay = StandAlone::start(config, peer_id, &*self.world.net("s")).unwrap();
-        let hint = RelayHint { url: "http://s:8081/relay".to_owned(), peer_id };
-        self.relay.replace(Some(hint.clone()));
-        (self.server_with(Relaying::Elsewhere { relays: vec![hint], sessions: true }), relay)
+        (relay, RelayHint { url: "http://s:8081/relay".to_owned(), peer_id })
     }
 
     /// Kills a server and starts one again 5 s later: how long it takes from then on until the peer is registered there.
@@ -136,14 +148,34 @@ impl Lab {
         took
     }
 
-    fn server_with(&self, relay: Relaying) -> Server {
-        let config = ServerConfig {
-            relay,
-            admin: None,
-            apex: vec!["s".to_owned()],
-            seed: Some(self.seed_for(0)),
+    /// A server with its UDP port elsewhere, which relays as well.
+    pub(crate) fn server_at(&self, port: u16) -> Server {
+        self.relay.replace(Some(relay_hint()));
+        self.start(ServerConfig {
+            udp: Bind::exactly(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+            relay: Relaying::Embedded(Box::default()),
             ..ServerConfig::default()
-        };
+        })
+    }
+
+    /// A server whose peers are to wait at these relays.
+    pub(crate) fn server_with_relays(&self, relays: Vec<RelayHint>) -> Server {
+        self.relay.replace(relays.first().cloned());
+        self.server_with(Relaying::Elsewhere { relays, own: true })
+    }
+
+    /// From here on, tickets and peers believe that the server's UDP port is there.
+    pub(crate) fn mislead(&self, addrs: &[&str]) {
+        self.believed.replace(Some(addrs.iter().map(|text| text.parse().unwrap()).collect()));
+    }
+
+    fn server_with(&self, relay: Relaying) -> Server {
+        self.start(ServerConfig { relay, ..ServerConfig::default() })
+    }
+
+    fn start(&self, config: ServerConfig) -> Server {
+        let config =
+            ServerConfig { admin: None, apex: vec!["s".to_owned()], seed: Some(self.seed_for(0)), ..config };
         Server::start(config, &key(0), self.world.net("s")).unwrap()
     }
 
@@ -158,10 +190,15 @@ impl Lab {
         let ips = self.world.with_world(|world| world.net().addresses(world.host("s")).to_vec());
         let first = |v4: bool| ips.iter().find(|ip| ip.is_ipv4() == v4).copied();
         let udp = [true, false].into_iter().filter_map(first).map(|ip| SocketAddr::new(ip, 3478)).collect();
+        let udp = self.believed.borrow().clone().unwrap_or(udp);
         ServerHint { url: "http://s:8080".into(), udp, peer_id: key(0).peer_id() }
     }
 
     /// The relay that the server names.
+    fn relays(&self) -> Vec<RelayHint> {
+        self.hint_of_relay().into_iter().collect()
+    }
+
     fn hint_of_relay(&self) -> Option<RelayHint> {
         self.relay.borrow().clone()
     }
@@ -179,14 +216,14 @@ impl Lab {
 
     /// A process of the peer at `host` that waits at the relay which the server names.
     pub(crate) fn relayed_peer(&self, host: &str, paths: PathPolicy) -> Peer {
-        self.peer_of(host, 0, |config| EndpointConfig { relay: self.hint_of_relay(), paths, ..config })
+        self.peer_of(host, 0, |config| EndpointConfig { relays: self.relays(), paths, ..config })
     }
 
     /// The same, whose TCP goes through a proxy that refuses it until [`Self::proxy`]: until then it is at no relay, while
     /// its session goes over UDP.
     pub(crate) fn peer_behind_proxy(&self, host: &str, paths: PathPolicy) -> Peer {
-        let (relay, proxy) = (self.hint_of_relay(), Some("http://s:3128".parse().unwrap()));
-        self.peer_of(host, 0, |config| EndpointConfig { relay, proxy, paths, ..config })
+        let (relays, proxy) = (self.relays(), Some("http://s:3128".parse().unwrap()));
+        self.peer_of(host, 0, |config| EndpointConfig { relays, proxy, paths, ..config })
     }
 
     /// The proxy, from here on.
@@ -213,7 +250,7 @@ impl Lab {
         let config = EndpointConfig {
             key: Arc::new(key(identity)),
             server: self.hint(),
-            relay: None,
+            relays: Vec::new(),
             proxy: None,
             paths: PathPolicy::Auto,
             bind: "[::]:0".parse().unwrap(),

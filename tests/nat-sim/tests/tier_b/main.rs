@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "these are tests")]
 #![allow(clippy::print_stdout, reason = "their figures are worth reading")]
 
+mod deployments;
 mod elsewhere;
 mod faults;
 mod gateway;

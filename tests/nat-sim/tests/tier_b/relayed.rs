@@ -5,7 +5,9 @@ use std::time::Duration;
 use nat_sim::kind::Kind;
 use nat_sim::link::Quality;
 use nat_sim::world::World;
+use peer::endpoint::EndpointEvent;
 use peer::{Error, PathPolicy};
+use proto::no_udp::Cause;
 use proto::path::{PathKind, Reason};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -119,6 +121,48 @@ fn whoever_has_no_udp_at_all_has_everything_through_the_relay() {
             assert_eq!(kinds(&a), [PathKind::Relay]);
         });
     }
+}
+
+#[test]
+fn a_session_that_is_relayed_for_want_of_udp_says_so_once_and_any_other_never() {
+    let heard = async |lab: &Lab, policy| {
+        let _b = sharer(lab).await;
+        let a = lab.relayed_peer("a", policy);
+        let mut events = a.endpoint.events();
+        let _connection = a.connect(&lab.ticket()).await.unwrap();
+        sleep(60 * SEC).await;
+        lab.world.with_world(|world| world.reboot_routers("a"));
+        sleep(60 * SEC).await;
+        let mut causes = Vec::new();
+        while let Ok(event) = events.try_recv() {
+            causes.extend(if let EndpointEvent::NoUdp(cause) = event { Some(cause) } else { None });
+        }
+        let status = a.endpoint.status().await.unwrap();
+        assert_eq!(status.no_udp.is_some(), !causes.is_empty());
+        causes
+    };
+    run(&pair(1, BLOCKED, HOME), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let causes = heard(&lab, PathPolicy::Auto).await;
+        assert!(matches!(causes[..], [Cause::Silent { passes_elsewhere: false, .. }]), "{causes:?}");
+    });
+    for (a, policy) in [(HOME, PathPolicy::Auto), (BLOCKED, PathPolicy::Relay)] {
+        run(&pair(1, a, HOME), 1, async |lab| {
+            let _server = lab.server_with_relay();
+            assert_eq!(heard(&lab, policy).await, []);
+        });
+    }
+}
+
+#[test]
+fn where_no_udp_passes_the_error_of_a_direct_path_names_the_cause() {
+    run(&pair(1, BLOCKED, HOME), 1, async |lab| {
+        let _server = lab.server_with_relay();
+        let _b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Direct);
+        let error = a.connect(&lab.ticket()).await.unwrap_err().to_string();
+        assert!(error.contains("does not answer: no UDP came back from the server at"), "{error}");
+    });
 }
 
 #[test]

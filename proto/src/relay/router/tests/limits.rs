@@ -119,29 +119,3 @@ fn the_relay_as_a_whole_queues_and_holds_no_more_than_it_may() {
     assert!(stats.queued_bytes <= 300_000 + 6200 && stats.held_bytes <= 20_000, "{stats:?}");
     assert!(stats.dropped(DropReason::RelayFull) > 0);
 }
-
-#[test]
-fn a_relay_for_sessions_alone_joins_no_peers() {
-    let mut rig = Rig::new(RouterLimits { between_peers: false, ..RouterLimits::default() });
-    (1..=2).for_each(|key| rig.join(key, address(key)));
-    let service = Address { peer: RELAY, instance: Instance::SERVICE };
-    rig.router.open_service(9, rig.now);
-    rig.allow(1, 2, 60);
-    rig.allow(2, 1, 60);
-    rig.send(1, data(address(2), 1200));
-    rig.send(2, check(address(1), 100));
-    assert_eq!(rig.read(1), [Frame::Gone(address(2)).encode()]);
-    assert_eq!(rig.read(2), [Frame::Gone(address(1)).encode()]);
-    assert_eq!((rig.dropped(DropReason::Offline), rig.router.stats().forwarded_bytes), (2, 0));
-    rig.send(1, data(service, 1200));
-    assert_eq!(rig.read(9), [data(address(1), 1200)]);
-    rig.send(9, data(address(1), 700));
-    assert_eq!(rig.read(1), [data(service, 700)]);
-    // Before the login too.
-    assert_eq!(rig.router.handle_connected(4, None, rig.now), Ok(()));
-    rig.router.handle_first(4, &[7; 1200], rig.now);
-    let guest = Address { peer: RELAY, instance: Instance(5_u64.to_be_bytes()) };
-    assert_eq!(rig.read(9), [data(guest, 1200)]);
-    rig.send(9, data(guest, 700));
-    assert_eq!(rig.read(4), [data(service, 700)]);
-}

@@ -1,16 +1,18 @@
 //! Offers, answers and trickles: whom we ask, and whom we let in.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use proto::candidate::{Candidate, CandidateKind, MAX_CANDIDATES, Scope, believable, scope};
+use proto::candidate::{Candidate, CandidateKind, Grounds, MAX_CANDIDATES, believable};
 use proto::dial::{Dial, DialEvent};
 use proto::doorman::Decision;
 use proto::id::{Instance, PeerId};
+use proto::interface::{Interfaces, Rank};
 use proto::machine::random;
 use proto::path::{LinkId, Outlook, PathAgent, PathConfig, PathKind, Signals};
 use proto::proof::{CheckKeys, NatWord};
 use proto::punch::{Known, Survey};
+use proto::seen::Seen;
 use proto::session::SessionEvent;
 use proto::stun::Role;
 use proto::wire::session::ToServer;
@@ -71,7 +73,7 @@ impl PeerNode {
         }
     }
 
-    fn handle_offer(&mut self, from: (PeerId, Instance), observed: SocketAddr, offer: &Offer, now: Instant) {
+    fn handle_offer(&mut self, from: (PeerId, Instance), observed: Seen, offer: &Offer, now: Instant) {
         let (claims, ours) = (self.claims(), self.profile);
         let Part::Sharer { doorman } = &mut self.part else { return };
         let answer = match doorman.handle_offer(SERVER, from, offer, Some(claims), ours, 0) {
@@ -80,7 +82,7 @@ impl PeerNode {
             Decision::Admit { answer, keys, exchange, secret, nat } => {
                 let signals = Signals::new(exchange, secret, offer.nonce);
                 let known = Known { ours, told: ours, theirs: nat };
-                self.meet(from, Role::Sharer, keys, signals, &offer.claims, Some(observed), known, now);
+                self.meet(from, Role::Sharer, keys, signals, &offer.claims, observed, known, now);
                 answer
             }
         };
@@ -111,15 +113,16 @@ impl PeerNode {
         keys: CheckKeys,
         signals: Signals,
         claims: &Claims,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         known: Known,
         now: Instant,
     ) {
         let mut agent = PathAgent::new(PathConfig::default(), role, keys, random(&mut self.rng), now);
         agent.add_link(LinkId::MAIN, PathKind::Direct, now);
-        let named = believable(&claims.candidates, observed, false);
+        let named = believable(&claims.candidates, &Grounds { observed, ..Grounds::default() });
         self.note(format!("checks begin: {}", list(&named)));
         for candidate in &named {
+            agent.set_rank(candidate.addr.ip(), self.rank(candidate.addr.ip()));
             agent.add_candidate(*candidate, now);
         }
         self.agents += 1;
@@ -134,25 +137,20 @@ impl PeerNode {
         self.remote = Some(Remote { key, agent, punch, signals, observed, named });
     }
 
-    fn handle_trickle(
-        &mut self,
-        from: (PeerId, Instance),
-        observed: SocketAddr,
-        trickle: &Trickle,
-        now: Instant,
-    ) {
+    fn handle_trickle(&mut self, from: (PeerId, Instance), observed: Seen, trickle: &Trickle, now: Instant) {
         let Some(remote) = self.remote.as_mut().filter(|remote| remote.key == from) else { return };
         if !remote.signals.accepts(from, trickle) {
             return;
         }
-        if remote.observed.replace(observed) != Some(observed) {
+        if std::mem::replace(&mut remote.observed, observed) != observed {
             remote.agent.handle_network_change(now);
         }
         if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
             punch.handle_told(nat, round, now);
         }
-        let candidates = believable(&trickle.claims.candidates, remote.observed, false);
+        let candidates = believable(&trickle.claims.candidates, &Grounds { observed, ..Grounds::default() });
         for candidate in &candidates {
+            remote.agent.set_rank(candidate.addr.ip(), rank(&self.interfaces, candidate.addr.ip()));
             remote.agent.add_candidate(*candidate, now);
         }
         remote.named.extend(&candidates);
@@ -172,11 +170,23 @@ impl PeerNode {
     /// What we say of ourselves: the addresses of our interfaces.
     pub(super) fn claims(&self) -> Claims {
         let host = |ip| Candidate::new(CandidateKind::Host, SocketAddr::new(ip, self.port));
-        let usable = |candidate: &Candidate| matches!(scope(candidate.addr), Scope::Local | Scope::Global);
         let mapped = self.mapped.map(|addr| Candidate::new(CandidateKind::Mapped, addr));
-        let hosts = self.addresses.iter().copied().map(host).filter(usable);
-        let candidates = mapped.into_iter().chain(hosts).take(MAX_CANDIDATES - 1);
-        Claims { candidates: candidates.collect(), relay: None }
+        let most = MAX_CANDIDATES - 1 - usize::from(mapped.is_some());
+        let hosts = self.interfaces.claims(most).into_iter().map(host);
+        Claims { candidates: mapped.into_iter().chain(hosts).collect(), relay: None }
+    }
+
+    /// How good the way to an address is.
+    pub(super) fn rank(&self, remote: IpAddr) -> Rank {
+        rank(&self.interfaces, remote)
+    }
+
+    /// Another network has other ranks.
+    pub(super) fn rank_again(&mut self) {
+        let Some(remote) = &mut self.remote else { return };
+        for ip in remote.agent.remotes().collect::<Vec<_>>() {
+            remote.agent.set_rank(ip, rank(&self.interfaces, ip));
+        }
     }
 
     fn current_dial(&mut self) -> Option<&mut Dial> {
@@ -271,6 +281,12 @@ impl PeerNode {
             }
         }
     }
+}
+
+/// How good the way to an address is, for packets that leave by the first address of its family.
+fn rank(interfaces: &Interfaces, remote: IpAddr) -> Rank {
+    let source = interfaces.addresses().find(|ip| ip.is_ipv4() == remote.is_ipv4());
+    interfaces.rank(source, remote)
 }
 
 fn list(candidates: &[Candidate]) -> String {

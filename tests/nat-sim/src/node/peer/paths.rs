@@ -20,7 +20,9 @@ pub(super) const FRESH_LINK_LIFE: Duration = Duration::from_secs(60);
 
 impl PeerNode {
     pub(super) fn handle_check(&mut self, path: PathId, payload: &[u8], now: Instant) {
+        let rank = self.rank(path.remote.ip());
         let Some(remote) = &mut self.remote else { return };
+        remote.agent.set_rank(path.remote.ip(), rank);
         if stun::preview(payload).is_some_and(|preview| remote.agent.expects(&preview)) {
             let before = remote.agent.stats().checks_received;
             remote.agent.handle_check(path, payload, now);
@@ -104,7 +106,9 @@ impl PeerNode {
                 self.note(format!("route {:?}, also {:?}: {reason}", route.primary, route.also));
                 match route.primary {
                     Some(path) => {
-                        self.stop_punching();
+                        if self.agent().is_some_and(PathAgent::is_satisfied) {
+                            self.stop_punching();
+                        }
                         self.cancel_redial();
                         self.lifetime_begins(path.link, now);
                     }

@@ -8,6 +8,7 @@ use proto::machine::{earliest, random};
 use proto::nat::NatProfile;
 use proto::path::{CheckTransmit, LinkId, PathAgent, PathKind};
 use proto::punch::{Known, Punch, PunchAction, Survey, SurveyAction};
+use proto::seen::Seen;
 use proto::wire::session::ToServer;
 
 use super::paths::{FRESH_LINK_LIFE, MAX_FRESH_LINKS};
@@ -37,7 +38,7 @@ impl PeerNode {
     pub(super) fn new_punch(
         &mut self,
         agent: &mut PathAgent,
-        observed: Option<SocketAddr>,
+        observed: Seen,
         known: Known,
         now: Instant,
     ) -> Option<Punch> {
@@ -45,7 +46,7 @@ impl PeerNode {
             return None;
         }
         let seed = random(&mut self.rng);
-        Punch::new(agent.probe(), self.server, observed?, known, seed, now)
+        Punch::new(agent.probe(), self.server, observed.v4()?, known, seed, now)
     }
 
     pub(super) fn stop_punching(&mut self) {
@@ -163,7 +164,7 @@ impl PeerNode {
             PunchAction::GiveUp => {
                 let (ours, is_mapped) = (self.observed.map(|addr| addr.ip()), self.mapped.is_some());
                 let Some(remote) = &mut self.remote else { return };
-                if !is_mapped && remote.observed.map(|addr| addr.ip()) != ours {
+                if !is_mapped && ours.is_none_or(|ip| !remote.observed.has_ip(ip)) {
                     remote.agent.rule_out_reflexive(now);
                 }
             }

@@ -1,0 +1,108 @@
+//! Servers that are not where they are believed to be, and relays that are away.
+
+use std::time::Duration;
+
+use nat_sim::kind::Kind;
+use peer::PathPolicy;
+use proto::path::PathKind;
+use proto::wire::signal::RelayHint;
+use tokio::time::sleep;
+
+use crate::lab::{Lab, MS, Peer, SEC, key, pair, run};
+use crate::relayed::{kinds, sharer};
+use crate::service::Visitor;
+
+const HOME: Kind = Kind::PORT_RESTRICTED;
+const HARD: Kind = Kind::SYMMETRIC_RANDOM;
+
+/// Waits for a direct path, and tells how long it took since then.
+async fn direct(lab: &Lab, peer: &Peer, since: Duration, patience: Duration) -> Duration {
+    let begin = lab.world.elapsed();
+    loop {
+        let direct =
+            peer.paths().into_iter().find(|(at, path)| *at >= since && path.kind == PathKind::Direct);
+        if let Some((at, _)) = direct {
+            return at - since;
+        }
+        assert!(lab.world.elapsed() - begin < patience, "no direct path: {:?}", peer.paths());
+        sleep(10 * MS).await;
+    }
+}
+
+#[test]
+fn a_server_behind_a_nat_is_reached_by_its_name_whatever_it_believes_of_itself() {
+    for wrong in [&["10.0.0.5:3478"][..], &["172.17.0.2:3478", "[fd00::5]:3478"]] {
+        run(&pair(1, HOME, HOME), 1, async |lab| {
+            lab.mislead(wrong);
+            let _server = lab.server();
+            let (a, _b) = lab.both().await;
+            let began = lab.world.elapsed();
+            let connection = a.connect(&lab.ticket()).await.unwrap();
+            Visitor::fetch(&connection, 1000).await;
+            let took = lab.world.elapsed() - began;
+            println!("{wrong:?}: {took:?}");
+            assert!(took < SEC, "{took:?}");
+        });
+    }
+}
+
+#[test]
+fn an_old_ticket_leads_to_a_server_whose_port_has_moved() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let _server = lab.server_at(4000);
+        let b = sharer(&lab).await;
+        let began = lab.world.elapsed();
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1000).await;
+        let took = direct(&lab, &a, began, 30 * SEC).await;
+        println!("direct after {took:?}; the sharer {:?}", kinds(&b));
+        assert!(took < 10 * SEC, "{took:?}");
+    });
+}
+
+#[test]
+fn running_peers_follow_a_server_whose_port_moves() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let server = lab.server_at(3478);
+        let b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        a.endpoint.online().await.unwrap();
+        server.shutdown().await;
+        sleep(SEC).await;
+        let moved = lab.world.elapsed();
+        let _server = lab.server_at(4000);
+        loop {
+            let seen = [&a, &b].map(|peer| peer.endpoint.clone());
+            let [a, b] = [seen[0].status().await.unwrap(), seen[1].status().await.unwrap()];
+            let is_up =
+                |status: &peer::endpoint::Status| status.server.is_some_and(|addr| addr.port() == 4000);
+            if is_up(&a) && is_up(&b) {
+                break;
+            }
+            assert!(lab.world.elapsed() - moved < 10 * SEC, "{:?} {:?}", a.server, b.server);
+            sleep(10 * MS).await;
+        }
+        println!("both are at the new port after {:?}", lab.world.elapsed() - moved);
+        let began = lab.world.elapsed();
+        Visitor::fetch(&a.connect(&lab.ticket()).await.unwrap(), 1000).await;
+        direct(&lab, &a, began, 5 * SEC).await;
+    });
+}
+
+#[test]
+fn a_relay_that_is_down_gives_way_to_the_next_one() {
+    run(&pair(1, HARD, HARD), 1, async |lab| {
+        let dead = RelayHint { url: "http://s:9999/relay".to_owned(), peer_id: key(99).peer_id() };
+        let (_relay, live) = lab.relay_elsewhere();
+        let _server = lab.server_with_relays(vec![dead, live]);
+        let b = lab.peer("b", 0);
+        crate::service::start(&b.net());
+        b.share().await.unwrap();
+        sleep(SEC).await;
+        let a = lab.peer("a", 0);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1000).await;
+        assert_eq!(kinds(&a), [PathKind::Relay]);
+    });
+}
