@@ -42,7 +42,7 @@ pub(crate) fn start(store: &Store, net: Arc<dyn Net>) -> Result<(Server, Located
     }
     let hint = hint(&server, &*net, bound);
     let relay = RelayHint { url: format!("{}{PATH}", hint.url), peer_id: hint.peer_id };
-    Ok((server, Located { server: hint, relay: Some(relay) }))
+    Ok((server, Located { server: hint, relay: Some(relay), reached: None }))
 }
 
 /// Where it is reached: from this machine by loopback, from others by the addresses of its interfaces.

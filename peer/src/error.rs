@@ -25,6 +25,17 @@ pub enum Error {
         /// What failed.
         why: String,
     },
+    /// The server could not even be asked: the look-up of a name got no answer.
+    #[error(
+        "the server {url} cannot be reached: the name {name} has no answer from DNS; check this machine's network, and \
+         the DNS servers that it uses"
+    )]
+    NameUnanswered {
+        /// The server's URL.
+        url: String,
+        /// The name: the server's, or that of the proxy in front of it.
+        name: String,
+    },
     /// The server's UDP port did not answer.
     #[error(
         "the server {url} does not answer over UDP ({why}); check that UDP to it is not blocked, and that it runs"
@@ -129,6 +140,7 @@ impl Error {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::ServerUnreachable { .. }
+            | Self::NameUnanswered { .. }
             | Self::ServerSilent { .. }
             | Self::NoPath
             | Self::NoDirectPath
@@ -151,7 +163,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, slug) = match &error {
             Error::ServerUrl { .. } => (Code::Usage, "usage"),
-            Error::ServerUnreachable { .. } => (Code::Unreachable, "server-unreachable"),
+            Error::ServerUnreachable { .. } | Error::NameUnanswered { .. } => {
+                (Code::Unreachable, "server-unreachable")
+            }
             Error::ServerSilent { .. } => (Code::Unreachable, "server-silent"),
             Error::ServerChanged { .. } => (Code::NotAuthorised, "server-changed"),
             Error::ServerRefused { .. } => (Code::NotAuthorised, "server-refused"),

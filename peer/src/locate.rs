@@ -1,5 +1,6 @@
 //! Finding a server: who it is and where its UDP port is, by `GET /.well-known/culvert` on its URL.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -9,18 +10,21 @@ use hyper::{Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use proto::ticket::{MAX_ADDRS, ServerHint};
 use proto::wire::signal::RelayHint;
-use relay::outbound::{Origin, Outbound, OutboundError};
+use relay::outbound::{NameError, Origin, Outbound, OutboundError};
 use rendezvous::well_known::{self, WellKnown};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::error::Error;
 use crate::server_url::ServerUrl;
 
-/// How long one attempt may take in all.
+/// How long one attempt may take once the server's name has an address.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// How long a server may stay unreachable at the start before that is final.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long its name may stay without an answer: a router that drops questions costs 5 s for each of glibc's attempts.
+const NAME_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between attempts.
 const RETRY: Duration = Duration::from_millis(500);
@@ -35,30 +39,47 @@ pub struct Located {
     pub server: ServerHint,
     /// The relay at which its peers wait.
     pub relay: Option<RelayHint>,
+    /// Where its HTTP side was reached; none through a proxy.
+    pub reached: Option<SocketAddr>,
 }
 
-/// Asks a server who and where it is, for ten seconds if need be.
+/// Asks a server who and where it is, for ten seconds if need be, and longer only while its name is being looked up.
 ///
 /// # Errors
-/// [`Error::ServerUnreachable`] with the last attempt's reason.
+/// [`Error::ServerUnreachable`] or [`Error::NameUnanswered`], with the last attempt's reason.
 pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Error> {
-    let deadline = Instant::now() + PATIENCE;
+    let begin = Instant::now();
+    let (deadline, name_deadline) = (begin + PATIENCE, begin + NAME_PATIENCE);
     loop {
-        let error = match timeout(ATTEMPT, ask(outbound, url)).await {
-            Ok(Ok(known)) => return Ok(located(url, known)),
-            Ok(Err(why)) => why,
-            Err(_) => Failed { why: "it did not answer in time".into(), passing: true },
+        let error = match attempt(outbound, url, name_deadline, ATTEMPT).await {
+            Ok(answer) => return Ok(located(url, answer)),
+            Err(why) => why,
         };
         let next = Instant::now() + RETRY;
         if !error.passing || next >= deadline {
             if error.passing {
                 sleep_until(deadline).await;
             }
-            return Err(Error::ServerUnreachable { url: url.to_string(), why: error.why });
+            return Err(error.of(url));
         }
         tracing::debug!(%url, why = error.why, "the server is asked again");
         sleep_until(next).await;
     }
+}
+
+/// Asks once, in a time that begins when the server's name has an address.
+async fn attempt(
+    outbound: &Outbound,
+    url: &ServerUrl,
+    name_deadline: Instant,
+    patience: Duration,
+) -> Result<Answered, Failed> {
+    match timeout_at(name_deadline, outbound.find(&url.host)).await {
+        Ok(found) => found?,
+        Err(_) => return Err(NameError::NoAnswer(url.host.clone()).into()),
+    }
+    let late = || Failed { why: "it did not answer in time".into(), passing: true, name: None };
+    timeout(patience, ask(outbound, url)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Asks once.
@@ -66,34 +87,33 @@ pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Err
 /// # Errors
 /// Why it came to nothing.
 pub(crate) async fn ask_once(outbound: &Outbound, url: &ServerUrl) -> Result<Located, String> {
-    match timeout(ATTEMPT, ask(outbound, url)).await {
-        Ok(Ok(known)) => Ok(located(url, known)),
-        Ok(Err(failed)) => Err(failed.why),
-        Err(_) => Err("it did not answer in time".into()),
+    let name_deadline = Instant::now() + NAME_PATIENCE;
+    match attempt(outbound, url, name_deadline, ATTEMPT).await {
+        Ok(answer) => Ok(located(url, answer)),
+        Err(failed) => Err(failed.why),
     }
 }
 
 /// Asks once for all that a server says of itself.
 ///
 /// # Errors
-/// [`Error::ServerUnreachable`] after `patience` at the latest.
+/// [`Error::ServerUnreachable`] after `patience` at the latest, or after the time that its name had.
 pub(crate) async fn describe(
     outbound: &Outbound,
     url: &ServerUrl,
     patience: Duration,
 ) -> Result<WellKnown, Error> {
-    let why = match timeout(patience, ask(outbound, url)).await {
-        Ok(Ok(known)) => return Ok(known),
-        Ok(Err(failed)) => failed.why,
-        Err(_) => "it did not answer in time".into(),
-    };
-    Err(Error::ServerUnreachable { url: url.to_string(), why })
+    let name_deadline = Instant::now() + NAME_PATIENCE;
+    match attempt(outbound, url, name_deadline, patience).await {
+        Ok(answer) => Ok(answer.known),
+        Err(failed) => Err(failed.of(url)),
+    }
 }
 
 /// From a request to the head of its answer, whatever it is, on a connection that stands already; `None` where
 /// nothing answers.
 pub(crate) async fn round_trip(outbound: &Outbound, url: &ServerUrl, path: &str) -> Option<Duration> {
-    let mut sender = open(outbound, url).await.ok()?;
+    let (mut sender, _) = open(outbound, url).await.ok()?;
     let request = Request::get(path).header(header::HOST, url.authority()).body(Empty::new()).ok()?;
     let begin = Instant::now();
     sender.send_request(request).await.ok()?;
@@ -104,37 +124,72 @@ struct Failed {
     why: String,
     /// Whether the same may work in a moment.
     passing: bool,
+    /// The name that has no answer from DNS, where that is what failed.
+    name: Option<String>,
+}
+
+impl Failed {
+    /// What a user gets.
+    fn of(self, url: &ServerUrl) -> Error {
+        let url = url.to_string();
+        match self.name {
+            Some(name) => Error::NameUnanswered { url, name },
+            None => Error::ServerUnreachable { url, why: self.why },
+        }
+    }
+}
+
+impl From<NameError> for Failed {
+    fn from(error: NameError) -> Self {
+        OutboundError::from(error).into()
+    }
 }
 
 impl From<hyper::Error> for Failed {
     fn from(error: hyper::Error) -> Self {
-        Self { why: error.to_string(), passing: true }
+        Self { why: error.to_string(), passing: true, name: None }
     }
 }
 
 impl From<hyper::http::Error> for Failed {
     fn from(error: hyper::http::Error) -> Self {
-        Self { why: error.to_string(), passing: false }
+        Self { why: error.to_string(), passing: false, name: None }
     }
 }
 
 impl From<OutboundError> for Failed {
     fn from(error: OutboundError) -> Self {
-        Self { passing: error.is_passing(), why: error.to_string() }
+        let (passing, why) = (error.is_passing(), error.to_string());
+        let name = match error {
+            OutboundError::Name(NameError::NoAnswer(name)) => Some(name),
+            OutboundError::Name(NameError::NoAddress(_) | NameError::Failed { .. })
+            | OutboundError::Io(_)
+            | OutboundError::Proxy(_)
+            | OutboundError::NoRoots
+            | OutboundError::Certificate(_)
+            | OutboundError::BadName => None,
+        };
+        Self { why, passing, name }
     }
 }
 
-async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<WellKnown, Failed> {
-    let mut sender = open(outbound, url).await?;
+/// What a server says of itself, and where it was reached without a proxy.
+struct Answered {
+    known: WellKnown,
+    reached: Option<SocketAddr>,
+}
+
+async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<Answered, Failed> {
+    let (mut sender, reached) = open(outbound, url).await?;
     let request = Request::get(well_known::PATH)
         .header(header::HOST, url.authority())
         .header(header::ACCEPT, "application/json")
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
-    let wrong = |why: String| Failed { why, passing: false };
+    let wrong = |why: String| Failed { why, passing: false, name: None };
     if answer.status() != StatusCode::OK {
         let why = format!("it answered {} where a Culvert server names itself", answer.status());
-        return Err(Failed { why, passing: answer.status().is_server_error() });
+        return Err(Failed { passing: answer.status().is_server_error(), ..wrong(why) });
     }
     let body = Limited::new(answer.into_body(), MAX_ANSWER)
         .collect()
@@ -146,28 +201,29 @@ async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<WellKnown, Failed> 
     if known.version != well_known::VERSION || known.udp.is_empty() {
         return Err(wrong("it is a Culvert server of another version".into()));
     }
-    Ok(known)
+    Ok(Answered { known, reached })
 }
 
 /// What of a server's document is kept.
-fn located(url: &ServerUrl, known: WellKnown) -> Located {
+fn located(url: &ServerUrl, Answered { known, reached }: Answered) -> Located {
     let udp = known.udp.into_iter().take(MAX_ADDRS).map(proto::candidate::canonical).collect();
     let relay =
         known.relays.into_iter().next().map(|relay| RelayHint { url: relay.url, peer_id: relay.peer_id });
-    Located { server: ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }, relay }
+    Located { server: ServerHint { url: url.to_string(), udp, peer_id: known.peer_id }, relay, reached }
 }
 
 /// A way for HTTP requests to a host.
 type Requests = SendRequest<Empty<Bytes>>;
 
-/// Opens one to the host of a URL.
-async fn open(outbound: &Outbound, url: &ServerUrl) -> Result<Requests, Failed> {
+/// Opens one to the host of a URL, and says where that is, unless a proxy is in between.
+async fn open(outbound: &Outbound, url: &ServerUrl) -> Result<(Requests, Option<SocketAddr>), Failed> {
     let origin = Origin { tls: url.tls, host: url.host.clone(), port: url.port };
-    let stream = outbound.connect(&origin).await?.wire;
-    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connected = outbound.connect(&origin).await?;
+    let reached = (!connected.is_proxied).then_some(connected.remote);
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(connected.wire)).await?;
     tokio::spawn(async move {
         // Whatever breaks the connection shows as the request's own error.
         let _ = connection.await;
     });
-    Ok(sender)
+    Ok((sender, reached))
 }

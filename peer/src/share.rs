@@ -78,7 +78,7 @@ pub(crate) async fn run(args: cli::Share, report: Report, started: Instant) -> R
         }
     };
     let key = if args.ephemeral { store::new_key() } else { store.identity()? };
-    let Located { server: hint, relay } = located;
+    let Located { server: hint, relay, .. } = located;
     let config = EndpointConfig::new(Arc::new(key), hint.clone());
     let mut config = EndpointConfig { relay: relay.clone(), proxy, ..config };
     if !args.no_portmap {

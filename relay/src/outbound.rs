@@ -1,9 +1,13 @@
 //! TCP connections to servers: by name, through the proxy that the user's environment names, over TLS where
 //! the URL says so.
 
+#[cfg(test)]
+mod by_name;
 mod names;
 mod nat64;
 mod race;
+#[cfg(test)]
+mod scripted;
 
 use std::fmt;
 use std::io;
@@ -246,7 +250,7 @@ impl Outbound {
         let mut look_up = self.look_up(host, 0);
         match look_up.next().await {
             Some(_) => Ok(()),
-            None => Err(look_up.error().unwrap_or(NameError::NoAddress)),
+            None => Err(look_up.error()),
         }
     }
 

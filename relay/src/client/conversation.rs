@@ -38,6 +38,10 @@ type Socket = WebSocketStream<Wire>;
 
 /// Connects, logs in, and carries frames until it breaks.
 pub(super) async fn hold(shared: &Shared, outbound: &Outbound) -> Ended {
+    // The look-up has its own time.
+    if let Err(error) = outbound.find(&shared.origin.host).await {
+        return Ended::passing(&error);
+    }
     let socket = match timeout(CONNECT, connect(shared, outbound)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(ended)) => return ended,

@@ -99,7 +99,7 @@ impl Race<'_> {
     fn failed(&mut self, look_up: &LookUp) -> OutboundError {
         match self.last.take() {
             Some(error) => error.into(),
-            None => OutboundError::Name(look_up.error().unwrap_or(super::NameError::NoAddress)),
+            None => OutboundError::Name(look_up.error()),
         }
     }
 }
