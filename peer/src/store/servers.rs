@@ -59,6 +59,7 @@ impl Store {
         let file = self.located_file(url);
         let known = match file.load() {
             Ok(known) => known?,
+            Err(_) if !self.keeps => return None,
             Err(error) => {
                 tracing::warn!("the server's last address is not known: {error}");
                 return None;
@@ -74,6 +75,9 @@ impl Store {
     /// Remembers what a server said of itself, for [`Self::last_located`]. That it can't be written is worth no more
     /// than a line in the log: nothing depends on it today.
     pub fn remember_located(&self, located: &Located) {
+        if !self.keeps {
+            return;
+        }
         let (file, known) = (self.located_file(&located.server.url), KnownServer::of(located));
         if matches!(file.load(), Ok(Some(kept)) if kept == known) {
             return;
