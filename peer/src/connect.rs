@@ -54,7 +54,7 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
         listeners.push(Arc::from(listen(&*net, *addr)?));
     }
     let key = store.identity()?;
-    let config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
+    let config = EndpointConfig::new(Arc::new(key), ticket_source::server(&ticket, &*net));
     let mut config = EndpointConfig {
         relays: ticket.relay.iter().cloned().collect(),
         proxy: cli::proxy()?,
