@@ -44,7 +44,7 @@ options of demo, run, shell, matrix
 
 environment
   CULVERT_BIN       directory of the programs; built there with cargo if absent [default: target/release]
-  TEST_SIZE=full    the deployment `suspend-10-minutes` takes them, not 20 seconds
+  TEST_SIZE=full    the deployment `suspend-10-minutes` lasts for 10 minutes, not for 20 seconds
   CI=true           what can't run is a failure (1), not a skip (77)
 
 example
@@ -262,8 +262,10 @@ main() {
         ;;
     deploy)
         require_commands
-        find_programs
-        choose_sandbox
+        if [[ " $* " != *" --list "* ]]; then
+            find_programs
+            choose_sandbox
+        fi
         # shellcheck source=scripts/netns/programs.sh
         source "$ROOT/scripts/netns/programs.sh"
         exec "$NETNS_PYTHON" "$NETNS_SCRIPTS/deploy.py" "$@"

@@ -2,7 +2,7 @@
 //! about them is broken.
 
 use std::fmt::Debug;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use data_encoding::BASE32_NOPAD;
@@ -10,10 +10,12 @@ use proto::candidate::{Grounds, MAX_CANDIDATES, Scope, believable, canonical, sc
 use proto::id::{Instance, PeerId, ShareId, TicketId};
 use proto::key::SecretKey;
 use proto::name::ShareName;
+use proto::nat64::Nat64Prefix;
 use proto::proof::{Exchange, TicketSecret};
 use proto::public_udp::{ECHO, PublicUdp, PublicUdpStats, Reply};
 use proto::seen::Seen;
-use proto::stun::{self, BindingRequest, Preview, Role};
+use proto::sighting::{Notary, Proof};
+use proto::stun::{self, BindingAnswer, BindingRequest, Preview, Role};
 use proto::ticket::{PREFIX, Ticket};
 use proto::wire::gateway::{FromGateway, ToGateway, Visitor};
 use proto::wire::peer::{Hello, Open, Welcome};
@@ -36,6 +38,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("relay_frames", relay_frames),
     ("stun", stun),
     ("public_udp", public_udp),
+    ("nat64", nat64),
 ];
 
 const PASSWORD: &str = "6b65796b65796b65796b65796b657931";
@@ -228,13 +231,21 @@ fn read_stun(datagram: &[u8]) {
         assert_eq!(seen, Some(Preview::Answer(transaction)));
     }
     if let Some(Preview::Answer(transaction)) = seen {
-        let _ = stun::mapped_address(datagram, transaction);
+        if let Some(answer) = BindingAnswer::read(datagram, transaction) {
+            assert_eq!(stun::mapped_address(datagram, transaction), Some(answer.mapped));
+        }
     }
     if let Some(request) = BindingRequest::read(datagram) {
         let answer = request.answer(source, Some(source), Some(source));
         let transaction = datagram[8..20].try_into().expect("twelve bytes");
         assert_eq!(stun::mapped_address(&answer, transaction), Some(source));
         assert_eq!(BindingRequest::read(&answer), None, "answers are not answered");
+        if request.wants_proof() {
+            let answer = request.answer_with_proof(source, &Proof([7; 32]));
+            assert!(answer.len() <= datagram.len(), "{} for {}", answer.len(), datagram.len());
+            let read = BindingAnswer::read(&answer, transaction).expect("our own answer");
+            assert_eq!((read.mapped, read.proof), (source, Some(Proof([7; 32]))));
+        }
     }
 }
 
@@ -245,7 +256,7 @@ pub fn public_udp(data: &[u8]) {
     let corners = ["203.0.113.1:3479", "203.0.113.2:3478", "203.0.113.2:3479"];
     let bound = [own].into_iter().chain(corners.map(|text| text.parse().expect("an address")));
     let bound: Vec<SocketAddr> = bound.collect();
-    let mut machine = PublicUdp::new(true, bound.clone(), start);
+    let mut machine = PublicUdp::new(true, bound.clone(), start).with_notary(Notary::new([3; 32], start));
     let (mut rest, mut now, mut heard) = (data, start, 0);
     while let [name, length, tail @ ..] = rest {
         let (datagram, tail) = tail.split_at(tail.len().min(usize::from(*length)));
@@ -263,6 +274,19 @@ pub fn public_udp(data: &[u8]) {
     let stats = machine.stats();
     let PublicUdpStats { stun_answered, stun_unchangeable, echo_answered, limited, malformed } = stats;
     assert_eq!(stun_answered + stun_unchangeable + echo_answered + limited + malformed, heard);
+}
+
+/// What a network's DNS says of the NAT64: addresses of sixteen bytes each, and the last one is to be reached.
+pub fn nat64(data: &[u8]) {
+    let answers: Vec<Ipv6Addr> = data.as_chunks::<16>().0.iter().map(|bytes| (*bytes).into()).collect();
+    let (Some(prefix), Some(last)) = (Nat64Prefix::learn(&answers), answers.last()) else { return };
+    let octets = last.octets();
+    let ip = Ipv4Addr::new(octets[12], octets[13], octets[14], octets[15]);
+    assert_eq!(prefix.extract(prefix.synthesise(ip)), Some(ip));
+    if let Some(reached) = prefix.reach(SocketAddr::new(ip.into(), 1)) {
+        assert_eq!(scope(SocketAddr::new(ip.into(), 1)), Scope::Global);
+        assert!(reached.is_ipv6() && scope(reached) != Scope::Loopback, "{reached}");
+    }
 }
 
 /// One of 256 addresses, of which some are none to answer to.

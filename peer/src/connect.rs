@@ -11,7 +11,7 @@ use rand_chacha::rand_core::SeedableRng as _;
 use relay::net::{Listener, Net, OsNet, Stream};
 use relay::program::{Ending, Failure, Report, Shutdown};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::cli;
@@ -29,6 +29,9 @@ const WAIT: Duration = Duration::from_secs(30);
 
 /// Between attempts to connect again, at first and at last.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// How long the first path may take to be printed, once there is one, before what follows it is.
+const PATH_TOLD: Duration = Duration::from_secs(1);
 
 /// After a listener's error (no descriptors left, usually) it pauses, so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -51,7 +54,7 @@ pub(crate) async fn run(args: cli::Connect, report: Report, started: Instant) ->
         listeners.push(Arc::from(listen(&*net, *addr)?));
     }
     let key = store.identity()?;
-    let config = EndpointConfig::new(Arc::new(key), ticket.server.clone());
+    let config = EndpointConfig::new(Arc::new(key), ticket_source::server(&ticket, &*net));
     let mut config = EndpointConfig {
         relays: ticket.relay.iter().cloned().collect(),
         proxy: cli::proxy()?,
@@ -115,7 +118,8 @@ struct Tunnel {
 impl Tunnel {
     /// Connects, listens, and connects again whenever the connection is lost.
     async fn run(self, mut listeners: Vec<Arc<dyn Listener>>) -> Failure {
-        tokio::spawn(print_paths(self.endpoint.clone(), self.report.clone(), self.started));
+        let (told, mut is_path_told) = watch::channel(false);
+        tokio::spawn(print_paths(self.endpoint.events(), self.report.clone(), self.started, told));
         let server = self.ticket.server.clone();
         tokio::spawn(warning::suspect(self.report.clone(), server, self.endpoint.standing()));
         let (current, live) = watch::channel(None);
@@ -154,6 +158,8 @@ impl Tunnel {
                 Err(failure) => return failure,
             }
         }
+        // What the connection goes by was known before it was let in; another task says it.
+        let _ = timeout(PATH_TOLD, is_path_told.wait_for(|told| *told)).await;
         self.print_ready(&listeners, &connection);
         let _ = current.send(Some(connection.clone()));
         for (number, listener) in listeners.iter().enumerate().skip(given) {
@@ -216,13 +222,19 @@ impl Tunnel {
     }
 }
 
-async fn print_paths(endpoint: Endpoint, report: Report, started: Instant) {
-    let mut events = endpoint.events();
-    // It holds no endpoint while it waits: the last owner's end is this task's too.
-    drop(endpoint);
+/// Says what happens, until the endpoint is gone. `told` is raised with the first path.
+async fn print_paths(
+    mut events: broadcast::Receiver<EndpointEvent>,
+    report: Report,
+    started: Instant,
+    told: watch::Sender<bool>,
+) {
     while let Ok(event) = events.recv().await {
         match event {
-            EndpointEvent::Path(path) => path_report::print(&report, &path, started),
+            EndpointEvent::Path(path) => {
+                path_report::print(&report, &path, started);
+                told.send_replace(true);
+            }
             EndpointEvent::NoUdp(cause) => warning::no_udp(&report, cause),
             EndpointEvent::Registered(_)
             | EndpointEvent::Displaced(_)

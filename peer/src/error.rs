@@ -26,6 +26,17 @@ pub enum Error {
         /// What failed.
         why: String,
     },
+    /// The server could not even be asked: the look-up of a name got no answer.
+    #[error(
+        "the server {url} cannot be reached: the name {name} has no answer from DNS; check this machine's network, and \
+         the DNS servers that it uses"
+    )]
+    NameUnanswered {
+        /// The server's URL.
+        url: String,
+        /// The name: the server's, or that of the proxy in front of it.
+        name: String,
+    },
     /// The server did not answer at its UDP port, nor over TCP where that is allowed.
     #[error("the server {url} does not answer: {why}")]
     ServerSilent {
@@ -162,6 +173,7 @@ impl Error {
     pub const fn is_passing(&self) -> bool {
         match self {
             Self::ServerUnreachable { .. }
+            | Self::NameUnanswered { .. }
             | Self::ServerSilent { .. }
             | Self::ServerElsewhere { .. }
             | Self::NoPath
@@ -186,7 +198,9 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (code, slug) = match &error {
             Error::ServerUrl { .. } => (Code::Usage, "usage"),
-            Error::ServerUnreachable { .. } => (Code::Unreachable, "server-unreachable"),
+            Error::ServerUnreachable { .. } | Error::NameUnanswered { .. } => {
+                (Code::Unreachable, "server-unreachable")
+            }
             Error::ServerSilent { .. } | Error::ServerElsewhere { .. } => {
                 (Code::Unreachable, "server-silent")
             }

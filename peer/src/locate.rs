@@ -12,18 +12,21 @@ use proto::server_addrs::{ServerAddrs, at_host, meant_for_us};
 use proto::ticket::{MAX_ADDRS, ServerHint};
 use proto::wire::session::MAX_HINTS;
 use proto::wire::signal::RelayHint;
-use relay::outbound::{Connected, Origin, Outbound, OutboundError};
+use relay::outbound::{Connected, NameError, Origin, Outbound, OutboundError};
 use rendezvous::well_known::{self, WellKnown};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::error::Error;
 use crate::server_url::ServerUrl;
 
-/// How long one attempt may take in all.
+/// How long one attempt may take once the server's name has an address.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
 /// How long a server may stay unreachable at the start before that is final.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long its name may stay without an answer: a router that drops questions costs 5 s for each of glibc's attempts.
+const NAME_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Between attempts.
 const RETRY: Duration = Duration::from_millis(500);
@@ -40,28 +43,43 @@ pub struct Located {
     pub relays: Vec<RelayHint>,
 }
 
-/// Asks a server who and where it is, for ten seconds if need be.
+/// Asks a server who and where it is, for ten seconds if need be, and longer only while its name is being looked up.
 ///
 /// # Errors
-/// [`Error::ServerUnreachable`] with the last attempt's reason.
+/// [`Error::ServerUnreachable`] or [`Error::NameUnanswered`], with the last attempt's reason.
 pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Error> {
-    let deadline = Instant::now() + PATIENCE;
+    let begin = Instant::now();
+    let (deadline, name_deadline) = (begin + PATIENCE, begin + NAME_PATIENCE);
     loop {
-        let error = match timeout(ATTEMPT, ask(outbound, url)).await {
-            Ok(Ok(answer)) => return Ok(located(url, answer)),
-            Ok(Err(why)) => why,
-            Err(_) => Failed { why: "it did not answer in time".into(), passing: true },
+        let error = match attempt(outbound, url, name_deadline, ATTEMPT).await {
+            Ok(answer) => return Ok(located(url, answer)),
+            Err(why) => why,
         };
         let next = Instant::now() + RETRY;
         if !error.passing || next >= deadline {
             if error.passing {
                 sleep_until(deadline).await;
             }
-            return Err(Error::ServerUnreachable { url: url.to_string(), why: error.why });
+            return Err(error.of(url));
         }
         tracing::debug!(%url, why = error.why, "the server is asked again");
         sleep_until(next).await;
     }
+}
+
+/// Asks once, in a time that begins when the server's name has an address.
+async fn attempt(
+    outbound: &Outbound,
+    url: &ServerUrl,
+    name_deadline: Instant,
+    patience: Duration,
+) -> Result<Answered, Failed> {
+    match timeout_at(name_deadline, outbound.find(&url.host)).await {
+        Ok(found) => found?,
+        Err(_) => return Err(NameError::NoAnswer(url.host.clone()).into()),
+    }
+    let late = || Failed { why: "it did not answer in time".into(), passing: true, name: None };
+    timeout(patience, ask(outbound, url)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Asks once.
@@ -69,28 +87,27 @@ pub async fn locate(outbound: &Outbound, url: &ServerUrl) -> Result<Located, Err
 /// # Errors
 /// Why it came to nothing.
 pub(crate) async fn ask_once(outbound: &Outbound, url: &ServerUrl) -> Result<Located, String> {
-    match timeout(ATTEMPT, ask(outbound, url)).await {
-        Ok(Ok(answer)) => Ok(located(url, answer)),
-        Ok(Err(failed)) => Err(failed.why),
-        Err(_) => Err("it did not answer in time".into()),
+    let name_deadline = Instant::now() + NAME_PATIENCE;
+    match attempt(outbound, url, name_deadline, ATTEMPT).await {
+        Ok(answer) => Ok(located(url, answer)),
+        Err(failed) => Err(failed.why),
     }
 }
 
 /// Asks once for all that a server says of itself.
 ///
 /// # Errors
-/// [`Error::ServerUnreachable`] after `patience` at the latest.
+/// [`Error::ServerUnreachable`] after `patience` at the latest, or after the time that its name had.
 pub(crate) async fn describe(
     outbound: &Outbound,
     url: &ServerUrl,
     patience: Duration,
 ) -> Result<WellKnown, Error> {
-    let why = match timeout(patience, ask(outbound, url)).await {
-        Ok(Ok(answer)) => return Ok(answer.known),
-        Ok(Err(failed)) => failed.why,
-        Err(_) => "it did not answer in time".into(),
-    };
-    Err(Error::ServerUnreachable { url: url.to_string(), why })
+    let name_deadline = Instant::now() + NAME_PATIENCE;
+    match attempt(outbound, url, name_deadline, patience).await {
+        Ok(answer) => Ok(answer.known),
+        Err(failed) => Err(failed.of(url)),
+    }
 }
 
 /// From a request to the head of its answer, whatever it is, on a connection that stands already; `None` where
@@ -107,23 +124,52 @@ struct Failed {
     why: String,
     /// Whether the same may work in a moment.
     passing: bool,
+    /// The name that has no answer from DNS, where that is what failed.
+    name: Option<String>,
+}
+
+impl Failed {
+    /// What a user gets.
+    fn of(self, url: &ServerUrl) -> Error {
+        let url = url.to_string();
+        match self.name {
+            Some(name) => Error::NameUnanswered { url, name },
+            None => Error::ServerUnreachable { url, why: self.why },
+        }
+    }
+}
+
+impl From<NameError> for Failed {
+    fn from(error: NameError) -> Self {
+        OutboundError::from(error).into()
+    }
 }
 
 impl From<hyper::Error> for Failed {
     fn from(error: hyper::Error) -> Self {
-        Self { why: error.to_string(), passing: true }
+        Self { why: error.to_string(), passing: true, name: None }
     }
 }
 
 impl From<hyper::http::Error> for Failed {
     fn from(error: hyper::http::Error) -> Self {
-        Self { why: error.to_string(), passing: false }
+        Self { why: error.to_string(), passing: false, name: None }
     }
 }
 
 impl From<OutboundError> for Failed {
     fn from(error: OutboundError) -> Self {
-        Self { passing: error.is_passing(), why: error.to_string() }
+        let (passing, why) = (error.is_passing(), error.to_string());
+        let name = match error {
+            OutboundError::Name(NameError::NoAnswer(name)) => Some(name),
+            OutboundError::Name(NameError::NoAddress(_) | NameError::Failed { .. })
+            | OutboundError::Io(_)
+            | OutboundError::Proxy(_)
+            | OutboundError::NoRoots
+            | OutboundError::Certificate(_)
+            | OutboundError::BadName => None,
+        };
+        Self { why, passing, name }
     }
 }
 
@@ -141,10 +187,10 @@ async fn ask(outbound: &Outbound, url: &ServerUrl) -> Result<Answered, Failed> {
         .header(header::ACCEPT, "application/json")
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
-    let wrong = |why: String| Failed { why, passing: false };
+    let wrong = |why: String| Failed { why, passing: false, name: None };
     if answer.status() != StatusCode::OK {
         let why = format!("it answered {} where a Culvert server names itself", answer.status());
-        return Err(Failed { why, passing: answer.status().is_server_error() });
+        return Err(Failed { passing: answer.status().is_server_error(), ..wrong(why) });
     }
     let body = Limited::new(answer.into_body(), MAX_ANSWER)
         .collect()

@@ -39,7 +39,7 @@ pub(crate) async fn run(args: cli::Ping, report: Report) -> Result<Ending, Failu
     let ticket = ticket_source::read(args.ticket, &store)?;
     let key = Arc::new(store.identity()?);
     // The router is asked for no port: a path that a ping found by one would be no other visitor's.
-    let config = EndpointConfig::new(key, ticket.server.clone());
+    let config = EndpointConfig::new(key, ticket_source::server(&ticket, &OsNet));
     let config =
         EndpointConfig { relays: ticket.relay.iter().cloned().collect(), proxy: cli::proxy()?, ..config };
     let endpoint = Endpoint::bind(config, Arc::new(OsNet))?;

@@ -1,7 +1,8 @@
 //! What a user's programs keep between runs: the identity, the shares with their tickets' secrets, the
-//! servers' pinned identities, and aliases of tickets. Nothing else of this crate touches the disk.
+//! servers' pinned identities and last addresses, and aliases of tickets. Nothing else of this crate touches the disk.
 
 mod aliases;
+mod servers;
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,9 @@
 
 use std::io::Read as _;
 
-use proto::ticket::Ticket;
+use proto::interface::Interfaces;
+use proto::ticket::{ServerHint, Ticket};
+use relay::net::Net;
 use relay::program::Failure;
 
 use crate::store::Store;
@@ -20,6 +22,13 @@ pub(crate) fn read(given: Option<String>, store: &Store) -> Result<Ticket, Failu
              {alias}` makes one"
         ))
     })
+}
+
+/// The server of a ticket, without addresses that the ticket's maker may have put there to aim us at our own machine or
+/// network.
+pub(crate) fn server(ticket: &Ticket, net: &dyn Net) -> ServerHint {
+    let own = Interfaces::new(net.interfaces().unwrap_or_default(), Vec::new());
+    ticket.server.clone().from_others(|ip| own.has_neighbour(ip))
 }
 
 fn text(given: Option<String>) -> Result<String, Failure> {

@@ -71,11 +71,18 @@ pub fn scope(addr: SocketAddr) -> Scope {
     }
 }
 
+/// Where clouds without a link-local address tell a machine its secrets: Alibaba's and Oracle's.
+const METADATA_V4: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192)];
+
+/// The same over IPv6: Amazon's and Google's.
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
 fn scope_v4(ip: Ipv4Addr) -> Scope {
     let first = ip.octets()[0];
     if ip.is_loopback() {
         Scope::Loopback
-    } else if first == 0 || first >= 224 || ip.is_link_local() {
+    } else if first == 0 || first >= 224 || ip.is_link_local() || METADATA_V4.contains(&ip) {
         Scope::Unusable
     } else if ip.is_private() {
         Scope::Local
@@ -91,10 +98,24 @@ fn scope_v6(ip: Ipv6Addr) -> Scope {
     } else if ip.is_unspecified() || ip.is_multicast() || (head & 0xffc0) == 0xfe80 {
         // A link-local address means nothing without an interface, which no message carries.
         Scope::Unusable
-    } else if (head & 0xfe00) == 0xfc00 {
+    } else if METADATA_V6.contains(&ip) || embedded(ip).is_some_and(|ip| scope_v4(ip) != Scope::Global) {
+        // A translator or a tunnel would carry the packet to a place that may not be named.
+        Scope::Unusable
+    } else if (head & 0xfe00) == 0xfc00 || (head & 0xffc0) == 0xfec0 {
         Scope::Local
     } else {
         Scope::Global
+    }
+}
+
+/// The IPv4 address to which packets for an IPv6 address are carried: NAT64 by its well-known prefix (RFC 6052 §2.1),
+/// 6to4 (RFC 3056 §2), and IPv4-compatible addresses (RFC 4291 §2.5.5.1).
+fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
+    let of = |high: u16, low: u16| Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    match ip.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] => Some(of(high, low)),
+        [0x2002, high, low, ..] => Some(of(high, low)),
+        _ => None,
     }
 }
 
@@ -196,6 +217,16 @@ mod tests {
             "[fe80::1]:1",
             "[::ffff:0.0.0.0]:1",
             "[::ffff:169.254.169.254]:80",
+            "100.100.100.200:80",
+            "192.0.0.192:80",
+            "[fd00:ec2::254]:80",
+            "[fd20:ce::254]:80",
+            "[64:ff9b::10.0.0.5]:80",
+            "[64:ff9b::127.0.0.1]:80",
+            "[64:ff9b::169.254.169.254]:80",
+            "[2002:a9fe:a9fe::1]:80",
+            "[2002:c0a8:101::1]:80",
+            "[::127.0.0.1]:80",
         ] {
             assert_eq!(scope(text.parse().unwrap()), Scope::Unusable, "{text}");
         }
@@ -204,6 +235,13 @@ mod tests {
     #[test]
     fn carrier_and_documentation_ranges_are_usable() {
         for text in ["100.64.0.1:1", "192.0.2.1:1", "198.51.100.1:1", "203.0.113.1:1", "[2001:db8::1]:1"] {
+            assert_eq!(scope(text.parse().unwrap()), Scope::Global, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_carried_to_a_public_one_is_usable() {
+        for text in ["[64:ff9b::192.0.2.1]:1", "[2002:c000:201::1]:1"] {
             assert_eq!(scope(text.parse().unwrap()), Scope::Global, "{text}");
         }
     }

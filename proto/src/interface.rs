@@ -99,6 +99,11 @@ impl Interfaces {
         self.own.iter().any(|address| is_shared(address.ip))
     }
 
+    /// Whether an address is in a network that we are in, as far as its prefix is known.
+    pub fn has_neighbour(&self, remote: IpAddr) -> bool {
+        self.own.iter().any(|address| address.has_neighbour(remote.to_canonical()))
+    }
+
     /// What an address of ours leads to.
     pub fn medium(&self, address: &OwnAddress) -> Medium {
         let OwnAddress { ip, device, .. } = address;

@@ -90,6 +90,17 @@ impl ServerHint {
         Reachable::of(self.host())
     }
 
+    /// The hint of a ticket that others made, which may lie: what is narrower than its URL stays only where `is_near`
+    /// says that we are in that network too.
+    #[must_use]
+    pub fn from_others(mut self, is_near: impl Fn(IpAddr) -> bool) -> Self {
+        let reachable = self.reachable();
+        self.udp.retain(|addr| {
+            reachable.may_lead_to(*addr) || scope(*addr) == Scope::Local && is_near(addr.ip().to_canonical())
+        });
+        self
+    }
+
     /// The hint as others get it: a loopback address leads them to their own machine, so it stays only where the URL
     /// leads there too. One of each family is enough to begin with: the URL is asked where else the UDP port is.
     #[must_use]
@@ -102,6 +113,19 @@ impl ServerHint {
         kept.sort_unstable();
         self.udp = kept.into_iter().filter_map(|place| self.udp.get(place).copied()).collect();
         self
+    }
+}
+
+impl Reachable {
+    /// Whether a host that is reached from so far may lead to this address. A name that anybody can make must not aim
+    /// us at our own machine or network.
+    pub fn may_lead_to(self, addr: SocketAddr) -> bool {
+        match scope(addr) {
+            Scope::Unusable => false,
+            Scope::Loopback => self == Self::Machine,
+            Scope::Local => self != Self::Anywhere,
+            Scope::Global => true,
+        }
     }
 }
 
@@ -324,6 +348,26 @@ mod tests {
         assert_eq!(hint("https://example.com").for_others().udp, udp[2..]);
         assert_eq!(hint("http://192.168.1.9:8080").for_others().udp, udp[2..]);
         assert_eq!(hint("http://localhost:8080").for_others().udp, udp[..1]);
+    }
+
+    #[test]
+    fn a_ticket_of_others_aims_us_at_no_machine_or_network_of_ours() {
+        let udp = [
+            "127.0.0.1:53",
+            "[::ffff:127.0.0.1]:53",
+            "169.254.169.254:80",
+            "192.168.1.1:53",
+            "203.0.113.1:1",
+        ];
+        let udp: Vec<SocketAddr> = udp.map(|addr| addr.parse().unwrap()).to_vec();
+        let tried = |url: &str, is_near: bool| {
+            let hint = ServerHint { url: url.into(), udp: udp.clone(), ..ticket().server };
+            hint.from_others(|_| is_near).udp
+        };
+        assert_eq!(tried("https://example.com", false), udp[4..]);
+        assert_eq!(tried("https://example.com", true), udp[3..]);
+        assert_eq!(tried("http://nas.lan:8080", false), udp[3..]);
+        assert_eq!(tried("http://localhost:8080", false), [&udp[..2], &udp[3..]].concat());
     }
 
     #[test]

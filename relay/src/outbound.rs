@@ -1,9 +1,13 @@
 //! TCP connections to servers: by name, through the proxy that the user's environment names, over TLS where
 //! the URL says so.
 
+#[cfg(test)]
+mod by_name;
 mod names;
 mod nat64;
 mod race;
+#[cfg(test)]
+mod scripted;
 
 use std::fmt;
 use std::io;
@@ -256,7 +260,7 @@ impl Outbound {
         let mut look_up = self.look_up(host, 0);
         match look_up.next().await {
             Some(_) => Ok(()),
-            None => Err(look_up.error().unwrap_or(NameError::NoAddress)),
+            None => Err(look_up.error()),
         }
     }
 
@@ -268,7 +272,7 @@ impl Outbound {
         let proxy = self.proxy_for(&to.host);
         let (host, port) = proxy.map_or((&to.host, to.port), |proxy| (&proxy.host, proxy.port));
         let reaching = Reaching { names: &self.names, host, is_reached: false };
-        let (stream, remote) = race::race(self, self.look_up(host, port)).await?;
+        let (stream, remote) = race::race(self, host, port).await?;
         let (read, write) = stream;
         let mut wire: Wire = Box::new(tokio::io::join(read, write));
         if let Some(proxy) = proxy {

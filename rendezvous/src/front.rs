@@ -179,8 +179,14 @@ fn is_of_use(host: &str, asker: &Asker) -> bool {
 fn asked_host(request: &Request<Incoming>) -> Option<Authority> {
     let host = request.headers().get(HOST)?;
     let host = Authority::try_from(host.as_bytes()).ok()?;
-    let plain = !host.as_str().contains('@') && host.as_str().len() + "http:///relay".len() <= MAX_URL;
-    plain.then_some(host)
+    let fits = host.as_str().len() + "http:///relay".len() <= MAX_URL;
+    (fits && is_plain(host.as_str())).then_some(host)
+}
+
+/// Whether a host is no more than a name or an address, with a port or without. What else a URL allows there (quotes,
+/// `;`, `$`, a user before `@`) would come to stand in a command line that a reader is to copy.
+fn is_plain(host: &str) -> bool {
+    host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte))
 }
 
 fn landing_text(domain: &str, url: &str) -> String {
@@ -216,4 +222,21 @@ fn escape(text: &str) -> String {
         .replace('>', "&gt;")
         .replace('"', "&quot;")
         .replace('\'', "&#39;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_that_would_be_more_than_a_word_for_a_shell_is_not_repeated() {
+        for host in ["example.com", "nas_1.lan:8080", "203.0.113.1:80", "[2001:db8::1]:8080"] {
+            assert!(Authority::try_from(host).is_ok() && is_plain(host), "{host}");
+        }
+        for host in
+            ["a';id;'.example.com", "$(id).example.com", "a&b", "user@example.com", "a,b", "a!b", "a*"]
+        {
+            assert!(!is_plain(host), "{host}");
+        }
+    }
 }

@@ -265,7 +265,7 @@ impl Driver {
             Input::Relay { relay, event } => self.handle_relay(relay, event, now),
             Input::Network(change) => self.handle_change(change, now),
             Input::Mapped(mapped) => self.handle_mapped(mapped),
-            Input::Probed(probed) => self.handle_probed(&probed),
+            Input::Probed(probed) => self.handle_probed(&probed, now),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::nat64::Nat64Prefix;
 use proto::server_addrs::{ServerAddrs, at_host};
-use proto::ticket::ServerHint;
+use proto::ticket::{Reachable, ServerHint};
 use relay::outbound::Outbound;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -61,15 +61,18 @@ impl Search {
 }
 
 /// The URL's host at the ports that are known. A proxy looks names up for itself, and tells nothing of them: what a name
-/// means here may be another host.
+/// means here may be another host. A name that leads to our own machine or network is not followed here: the URL may be
+/// a stranger's, and its name too. Where the server is there, its document says so over TCP.
 async fn look_up(outbound: Outbound, url: ServerUrl, known: ServerAddrs, found: mpsc::Sender<Found>) {
     if outbound.is_proxied(&url.host) {
         return;
     }
+    let reachable = Reachable::of(&url.host);
     let mut names = outbound.look_up(&url.host, url.port);
     while let Some(hosts) = names.next().await {
         let hosts: Vec<IpAddr> = hosts.iter().map(SocketAddr::ip).collect();
-        let addrs = at_host(&hosts, known.as_slice().iter().map(SocketAddr::port));
+        let mut addrs = at_host(&hosts, known.as_slice().iter().map(SocketAddr::port));
+        addrs.retain(|addr| reachable.may_lead_to(*addr));
         if found.send(Found::Addrs(addrs)).await.is_err() {
             return;
         }

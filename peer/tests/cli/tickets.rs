@@ -143,3 +143,20 @@ async fn silent() -> Origin {
     })
     .await
 }
+
+#[tokio::test]
+async fn a_forged_ticket_sends_no_datagram_to_this_machine() {
+    let victim = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let server = proto::ticket::ServerHint {
+        url: "http://forged.invalid:1".into(),
+        udp: vec![victim.local_addr().unwrap()],
+        peer_id: crate::support::key().peer_id(),
+    };
+    let ticket = super::refusals::ticket_at(server).to_text();
+    let ended = Home::new().run(&["connect", &ticket, "--json"]).await;
+    assert!(ended.stderr.len() + ended.stdout.len() > 0, "it says why it ends");
+    victim.set_nonblocking(true).unwrap();
+    let mut buf = [0; 1500];
+    let received = victim.recv(&mut buf);
+    assert!(received.is_err(), "{received:?}");
+}

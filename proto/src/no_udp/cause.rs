@@ -103,6 +103,19 @@ impl Cause {
         }
     }
 
+    /// Whether it is known by what did not come back alone: then it may be another one, or pass.
+    pub const fn is_silence(self) -> bool {
+        match self {
+            Self::PortSilent { .. } | Self::Silent { .. } => true,
+            Self::NoSharedFamily { .. }
+            | Self::NoRoute { .. }
+            | Self::RefusedHere { .. }
+            | Self::RefusedOnTheWay { .. }
+            | Self::PortClosed { .. }
+            | Self::PrivateAddress { .. } => false,
+        }
+    }
+
     /// The cause in a few words, without the cure.
     pub const fn brief(self) -> &'static str {
         match self {

@@ -63,6 +63,10 @@ pub async fn probe(origin: &Origin, relay: PeerId, outbound: &Outbound) -> Resul
 
 /// Connects, logs in, and carries frames until it breaks.
 pub(super) async fn hold(shared: &Shared, outbound: &Outbound) -> Ended {
+    // The look-up has its own time.
+    if let Err(error) = outbound.find(&shared.origin.host).await {
+        return Ended::passing(&error);
+    }
     let socket = match timeout(CONNECT, connect(shared, outbound)).await {
         Ok(Ok(socket)) => socket,
         Ok(Err(ended)) => return ended,

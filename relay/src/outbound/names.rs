@@ -29,8 +29,8 @@ const MAX_REMEMBERED: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// There is no such name, or it has no address.
-    #[error("its name has no address")]
-    NoAddress,
+    #[error("the name {0} has no address")]
+    NoAddress(String),
     /// No DNS server answered, or none could.
     #[error("the name {0} has no answer from DNS")]
     NoAnswer(String),
@@ -192,12 +192,15 @@ impl LookUp {
         }
     }
 
-    /// Why there is no address: once [`Self::next`] has answered `None` and nothing else before.
-    pub fn error(&self) -> Option<NameError> {
-        if self.found_any || !self.new.is_empty() || !self.running.is_empty() {
-            return None;
+    /// Why there is no address, where [`Self::next`] has answered `None` and nothing else before. As long as a family
+    /// has not answered: that it has not.
+    pub fn error(&self) -> NameError {
+        let name = || self.name.clone();
+        match &self.error {
+            _ if self.is_running() => NameError::NoAnswer(name()),
+            Some(error) => error.clone(),
+            None => NameError::NoAddress(name()),
         }
-        Some(self.error.clone().unwrap_or(NameError::NoAddress))
     }
 
     /// Whether a family has not answered yet.

@@ -17,6 +17,11 @@ use crate::probe;
 /// where there is one.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long after ports that did not answer they are asked once more, before the user is told. A server may be on its way
+/// to another port, and a router sends about one refusal a second (RFC 1812 §4.3.2.8), of which the session's own packets
+/// have some.
+const ONCE_MORE: Duration = Duration::from_secs(1);
+
 /// What is known of it.
 #[derive(Debug)]
 pub(super) struct Diagnosis {
@@ -25,8 +30,10 @@ pub(super) struct Diagnosis {
     cause: Option<Cause>,
     /// The cause that the user was told of: once is enough.
     told: Option<Cause>,
-    /// When to ask why there is no session.
+    /// When to ask why there is no session, or once more why it is relayed.
     ask_at: Option<Instant>,
+    /// Whether ports that did not answer are being asked once more.
+    is_asked_again: bool,
     /// Why the server can't be reached over TCP.
     no_tcp: Option<String>,
     task: Option<AbortHandle>,
@@ -50,7 +57,8 @@ pub(in crate::endpoint) struct Probed {
 impl Diagnosis {
     pub(super) fn new(now: Instant) -> Self {
         let (cause, told, no_tcp, task) = (None, None, None, None);
-        Self { is_relayed: false, cause, told, ask_at: Some(now + PATIENCE), no_tcp, task }
+        let (is_relayed, is_asked_again, ask_at) = (false, false, Some(now + PATIENCE));
+        Self { is_relayed, cause, told, ask_at, is_asked_again, no_tcp, task }
     }
 
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
@@ -65,7 +73,7 @@ impl Diagnosis {
     /// There is a session.
     pub(super) fn handle_connected(&mut self, is_relayed: bool) {
         self.is_relayed = is_relayed;
-        self.ask_at = None;
+        (self.ask_at, self.is_asked_again) = (None, false);
         if !is_relayed {
             self.cause = None;
         }
@@ -109,7 +117,7 @@ impl Driver {
     pub(super) fn diagnosis_timeout(&mut self, now: Instant) {
         if self.diagnosis.ask_at.is_some_and(|at| at <= now) {
             self.diagnosis.ask_at = None;
-            if *self.parts.standing.borrow() == Standing::Starting {
+            if *self.parts.standing.borrow() == Standing::Starting || self.diagnosis.is_relayed {
                 self.ask_why();
             }
         }
@@ -135,7 +143,7 @@ impl Driver {
         self.diagnosis.task = Some(task.abort_handle());
     }
 
-    pub(super) fn handle_probed(&mut self, probed: &Probed) {
+    pub(super) fn handle_probed(&mut self, probed: &Probed, now: Instant) {
         let addresses = self.parts.net.addresses().unwrap_or_default();
         let here = Here { passes_elsewhere: self.has_direct_path(), ..Here::with(&addresses) };
         let cause = diagnose(&probed.tried, &probed.beside, here);
@@ -143,6 +151,10 @@ impl Driver {
         self.diagnosis.cause = cause;
         // A session by UDP has come up in the meantime, or there is none yet, and its error will say it.
         let Some(cause) = cause.filter(|_| self.diagnosis.is_relayed) else { return };
+        if cause.is_silence() && !std::mem::replace(&mut self.diagnosis.is_asked_again, true) {
+            self.diagnosis.ask_at = Some(now + ONCE_MORE);
+            return;
+        }
         if self.diagnosis.told.replace(cause).is_none() {
             self.event(EndpointEvent::NoUdp(cause));
         }

@@ -59,6 +59,12 @@ impl ServerSide {
         by_session.or_else(|| self.sightings.server(is_v4)).or_else(known)
     }
 
+    /// Whether the session has the server at a loopback address. Where the server says that it sees us shows nothing: a
+    /// server elsewhere would aim us at our own machine.
+    fn is_on_this_machine(&self) -> bool {
+        self.session.is_some_and(|addr| scope(addr) == Scope::Loopback)
+    }
+
     /// The IPv4 address at which the server was really reached.
     fn reached_v4(&self) -> Option<IpAddr> {
         let by_session = self.session.filter(|_| self.session_sees_v4 == Some(true));
@@ -197,9 +203,28 @@ impl Driver {
 
     /// What the claims of a peer that the server sees there are judged by.
     fn grounds(&self, observed: Seen) -> Grounds {
-        let is_loopback = |addr: SocketAddr| scope(addr) == Scope::Loopback;
-        let loopback = self.servers.observed.iter().any(is_loopback);
+        let loopback = self.servers.is_on_this_machine();
         let holds_shared = self.ways.interfaces().holds_shared();
         Grounds { observed, loopback, holds_shared, server: self.servers.reached_v4() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_elsewhere_cannot_say_that_it_is_on_this_machine() {
+        let mut side = ServerSide::new(&[], [1; 32]);
+        side.observed = Seen::at("127.0.0.1:1".parse().unwrap());
+        for (session, is_here) in [
+            (None, false),
+            (Some("203.0.113.1:3478"), false),
+            (Some("127.0.0.1:3478"), true),
+            (Some("[::1]:1"), true),
+        ] {
+            side.session = session.map(|text| text.parse().unwrap());
+            assert_eq!(side.is_on_this_machine(), is_here, "{session:?}");
+        }
     }
 }
