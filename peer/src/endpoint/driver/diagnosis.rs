@@ -17,10 +17,13 @@ use crate::probe;
 /// where there is one.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long after ports that did not answer they are asked once more, before the user is told. A server may be on its way
-/// to another port, and a router sends about one refusal a second (RFC 1812 §4.3.2.8), of which the session's own packets
-/// have some.
-const ONCE_MORE: Duration = Duration::from_secs(1);
+/// How long after ports that did not answer they are asked once more, before the user is told; it is twice as long the
+/// second time. A server may be on its way to another port. And a router sends about one refusal a second (RFC 1812
+/// §4.3.2.8), which the session's own packets use up at first, and those that look for a direct path to a remote for 9 s.
+const ONCE_MORE: Duration = Duration::from_secs(3);
+
+/// How often they are asked: with remotes, and without.
+const ROUNDS: [u32; 2] = [3, 2];
 
 /// What is known of it.
 #[derive(Debug)]
@@ -32,8 +35,8 @@ pub(super) struct Diagnosis {
     told: Option<Cause>,
     /// When to ask why there is no session, or once more why it is relayed.
     ask_at: Option<Instant>,
-    /// Whether ports that did not answer are being asked once more.
-    is_asked_again: bool,
+    /// How often ports did not answer so far.
+    silent_rounds: u32,
     /// Why the server can't be reached over TCP.
     no_tcp: Option<String>,
     task: Option<AbortHandle>,
@@ -57,8 +60,8 @@ pub(in crate::endpoint) struct Probed {
 impl Diagnosis {
     pub(super) fn new(now: Instant) -> Self {
         let (cause, told, no_tcp, task) = (None, None, None, None);
-        let (is_relayed, is_asked_again, ask_at) = (false, false, Some(now + PATIENCE));
-        Self { is_relayed, cause, told, ask_at, is_asked_again, no_tcp, task }
+        let (is_relayed, silent_rounds, ask_at) = (false, 0, Some(now + PATIENCE));
+        Self { is_relayed, cause, told, ask_at, silent_rounds, no_tcp, task }
     }
 
     pub(super) const fn poll_timeout(&self) -> Option<Instant> {
@@ -73,7 +76,7 @@ impl Diagnosis {
     /// There is a session.
     pub(super) fn handle_connected(&mut self, is_relayed: bool) {
         self.is_relayed = is_relayed;
-        (self.ask_at, self.is_asked_again) = (None, false);
+        (self.ask_at, self.silent_rounds) = (None, 0);
         if !is_relayed {
             self.cause = None;
         }
@@ -134,8 +137,9 @@ impl Driver {
             let places = probe::places(&*net, &host, &udp).await;
             let beside = probe::ports_beside(&places, &others);
             let [first, second] = seeds;
-            let (tried, beside) =
-                tokio::join!(probe::probe_all(&net, &places, first), probe::probe_all(&net, &beside, second));
+            // One after the other: the refusal that a router has to spare is to come for the main port.
+            let tried = probe::probe_all(&net, &places, first).await;
+            let beside = probe::probe_all(&net, &beside, second).await;
             if let Some(inputs) = inputs.upgrade() {
                 let _ = inputs.send(Input::Probed(Probed { tried, beside })).await;
             }
@@ -151,8 +155,11 @@ impl Driver {
         self.diagnosis.cause = cause;
         // A session by UDP has come up in the meantime, or there is none yet, and its error will say it.
         let Some(cause) = cause.filter(|_| self.diagnosis.is_relayed) else { return };
-        if cause.is_silence() && !std::mem::replace(&mut self.diagnosis.is_asked_again, true) {
-            self.diagnosis.ask_at = Some(now + ONCE_MORE);
+        let [with_remotes, alone] = ROUNDS;
+        let enough = if self.remotes.is_empty() { alone } else { with_remotes };
+        self.diagnosis.silent_rounds += 1;
+        if cause.is_silence() && self.diagnosis.silent_rounds < enough {
+            self.diagnosis.ask_at = Some(now + ONCE_MORE * self.diagnosis.silent_rounds);
             return;
         }
         if self.diagnosis.told.replace(cause).is_none() {
