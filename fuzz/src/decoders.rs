@@ -230,10 +230,10 @@ fn read_stun(datagram: &[u8]) {
     if let Some((transaction, _)) = stun::verify_answer(datagram, PASSWORD) {
         assert_eq!(seen, Some(Preview::Answer(transaction)));
     }
-    if let Some(Preview::Answer(transaction)) = seen {
-        if let Some(answer) = BindingAnswer::read(datagram, transaction) {
-            assert_eq!(stun::mapped_address(datagram, transaction), Some(answer.mapped));
-        }
+    if let Some(Preview::Answer(transaction)) = seen
+        && let Some(answer) = BindingAnswer::read(datagram, transaction)
+    {
+        assert_eq!(stun::mapped_address(datagram, transaction), Some(answer.mapped));
     }
     if let Some(request) = BindingRequest::read(datagram) {
         let answer = request.answer(source, Some(source), Some(source));
