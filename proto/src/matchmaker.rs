@@ -75,7 +75,7 @@ impl Default for MatchmakerConfig {
             exchange: Duration::from_secs(30),
             silence: Duration::from_secs(60),
             hello: Duration::from_secs(5),
-            returning: Duration::from_secs(3),
+            returning: Duration::from_secs(5),
             admission: Admission::default(),
             udp_alternate: Vec::new(),
             relays: Vec::new(),

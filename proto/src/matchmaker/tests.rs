@@ -423,7 +423,7 @@ fn an_offer_at_a_server_that_has_just_started_waits_for_the_sharer_to_come_back(
 }
 
 #[test]
-fn an_offer_waits_three_seconds_at_most_and_only_at_the_start() {
+fn an_offer_waits_for_a_bounded_time_and_only_at_the_start() {
     let offline = |heard: &[MatchmakerAction]| {
         heard
             .iter()
