@@ -91,6 +91,25 @@ fn running_peers_follow_a_server_whose_port_moves() {
 }
 
 #[test]
+fn homes_behind_carriers_meet_directly_though_the_servers_other_port_is_closed() {
+    let carrier = HOME.behind_carrier();
+    run(&pair(1, carrier, carrier), 1, async |lab| {
+        let _server = lab.server_with_one_open_port();
+        let b = sharer(&lab).await;
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        a.endpoint.online().await.unwrap();
+        // Each knows all that it will ever know of its NAT.
+        sleep(5 * SEC).await;
+        let began = lab.world.elapsed();
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1000).await;
+        let took = direct(&lab, &a, began, 20 * SEC).await;
+        println!("direct after {took:?}; the sharer {:?}", kinds(&b));
+        assert!(took < SEC, "{took:?}");
+    });
+}
+
+#[test]
 fn a_relay_that_is_down_gives_way_to_the_next_one() {
     run(&pair(1, HARD, HARD), 1, async |lab| {
         let dead = RelayHint { url: "http://s:9999/relay".to_owned(), peer_id: key(99).peer_id() };

@@ -158,6 +158,18 @@ impl Lab {
         })
     }
 
+    /// A server that relays as well, and says of its second UDP port that it is where nothing answers: as one behind a
+    /// firewall that lets the main port through alone.
+    pub(crate) fn server_with_one_open_port(&self) -> Server {
+        self.relay.replace(Some(relay_hint()));
+        let ip = self.world.net("s").addresses().unwrap()[0];
+        self.start(ServerConfig {
+            udp_public: [3478, 9999].map(|port| SocketAddr::new(ip, port)).to_vec(),
+            relay: Relaying::Embedded(Box::default()),
+            ..ServerConfig::default()
+        })
+    }
+
     /// A server whose peers are to wait at these relays.
     pub(crate) fn server_with_relays(&self, relays: Vec<RelayHint>) -> Server {
         self.relay.replace(relays.first().cloned());
