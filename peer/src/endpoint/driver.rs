@@ -323,7 +323,7 @@ impl Driver {
                 }
             }
             SessionInput::Found(addrs) => self.handle_found(addrs, now),
-            SessionInput::Worked(addr) => self.servers.addrs.worked(addr),
+            SessionInput::Worked(addr) => self.servers.udp_passes(addr),
             SessionInput::Nat64(prefix) => self.servers.nat64 = Some(prefix),
             SessionInput::Message(message) => self.session.handle_message(message, now),
             SessionInput::Lost(lost) => {
@@ -458,6 +458,7 @@ impl Driver {
             server: self.parts.server.clone(),
             addrs: self.servers.addrs.clone(),
             outbound: self.parts.outbound.clone(),
+            left_relay: self.servers.left_relay,
             relayed: self.relayed_server(),
             inputs: self.parts.inputs.clone(),
             reached: self.parts.reached.clone(),

@@ -34,8 +34,10 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// One that never answers must not hide it.
 const REPRIEVE: Duration = Duration::from_secs(1);
 
-/// How long an attempt leaves to UDP alone, which shows the server where we are.
+/// How long an attempt leaves to UDP alone, which shows the server where we are; and where UDP has just been seen to pass,
+/// so that the relay is left for it.
 const UDP_HEAD_START: Duration = Duration::from_millis(60);
+const UDP_PREFERRED: Duration = Duration::from_secs(1);
 
 /// Which part of the time that a connection to the relay took is left to UDP beyond that: its answer and TCP's are on the
 /// way together, and the server has more to do for the former.
@@ -68,6 +70,8 @@ pub(super) struct Attempt {
     /// Where its UDP port may be.
     pub(super) addrs: ServerAddrs,
     pub(super) outbound: Outbound,
+    /// How often the relay was left because UDP was seen to pass, and no session has gone over UDP since.
+    pub(super) left_relay: u32,
     /// The way through the server's own relay, where we are at that.
     pub(super) relayed: Option<RelayedServer>,
     pub(super) inputs: mpsc::WeakSender<Input>,
@@ -207,7 +211,8 @@ impl Attempt {
     async fn dial(&mut self, search: &mut Search) -> Result<Reached, Lost> {
         let mut tries = self.udp_tries();
         if let Some(relayed) = self.relayed.take() {
-            tries.spawn(connect_relayed(self.dialer(), relayed));
+            let head_start = if self.left_relay > 0 { UDP_PREFERRED } else { UDP_HEAD_START };
+            tries.spawn(connect_relayed(self.dialer(), relayed, head_start));
         }
         self.first_of(tries, search).await
     }
@@ -279,12 +284,11 @@ impl Attempt {
         }
     }
 
-    /// A session through the relay does, and shows the server no address of ours: as soon as UDP passes, it ends.
+    /// A session through the relay does, and shows the server no address of ours: as soon as UDP passes, it ends. Where it
+    /// has ended so before, and has come back to the relay all the same, that takes longer each time.
     async fn look_for_udp(&self) -> Lost {
-        let mut wait = UDP_RETRY.0;
-        loop {
-            sleep(wait).await;
-            wait = (wait * 2).min(UDP_RETRY.1);
+        for round in self.left_relay.. {
+            sleep(udp_retry(round)).await;
             let mut search = self.search(Duration::ZERO);
             let tried = timeout(UDP_TRY, self.first_of(self.udp_tries(), &mut search)).await;
             if let Ok(Ok(Reached { connection, direct: Some(addr), .. })) = tried {
@@ -294,6 +298,7 @@ impl Attempt {
                 return Lost::Passing("the server can be reached without the relay".into());
             }
         }
+        std::future::pending().await
     }
 
     fn dialer(&self) -> Dialer {
@@ -387,9 +392,19 @@ async fn connect(dialer: Dialer, path: PathId, delay: Duration) -> Result<Reache
     }
 }
 
+/// How long the given try of UDP waits beside a session through the relay.
+fn udp_retry(round: u32) -> Duration {
+    let (first, longest) = UDP_RETRY;
+    first.saturating_mul(2_u32.saturating_pow(round)).min(longest)
+}
+
 /// The handshake's first packet leaves with the request for the relay, unless UDP has answered by then.
-async fn connect_relayed(dialer: Dialer, relayed: RelayedServer) -> Result<Reached, Lost> {
-    let mut until = Instant::now() + UDP_HEAD_START;
+async fn connect_relayed(
+    dialer: Dialer,
+    relayed: RelayedServer,
+    head_start: Duration,
+) -> Result<Reached, Lost> {
+    let mut until = Instant::now() + head_start;
     let RelayedServer { path, mut state, expected: _kept } = relayed;
     let is_open = |state: &RelayState| matches!(state, RelayState::Opening(_) | RelayState::Up(_));
     match state.wait_for(is_open).await.as_deref() {
@@ -426,5 +441,16 @@ fn changed(url: &str, known: PeerId, found: String) -> Error {
         known,
         found,
         remedy: "ask the sharer for a new ticket".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_is_tried_ever_more_rarely_and_two_minutes_apart_at_last() {
+        let waits = [0, 1, 2, 8, 9, u32::MAX].map(|round| udp_retry(round).as_millis());
+        assert_eq!(waits, [300, 600, 1200, 76_800, 120_000, 120_000]);
     }
 }

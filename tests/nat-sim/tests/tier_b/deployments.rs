@@ -1,11 +1,13 @@
 //! Servers that are not where they are believed to be, and relays that are away.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use nat_sim::kind::Kind;
 use peer::PathPolicy;
 use proto::path::PathKind;
 use proto::wire::signal::RelayHint;
+use relay::net::Net as _;
 use tokio::time::sleep;
 
 use crate::lab::{Lab, MS, Peer, SEC, key, pair, run};
@@ -87,6 +89,23 @@ fn running_peers_follow_a_server_whose_port_moves() {
         let began = lab.world.elapsed();
         Visitor::fetch(&a.connect(&lab.ticket()).await.unwrap(), 1000).await;
         direct(&lab, &a, began, 5 * SEC).await;
+    });
+}
+
+#[test]
+fn a_session_stays_where_udp_passes_though_addresses_that_are_dialled_first_are_silent() {
+    run(&pair(1, HOME, HOME).with_ipv6(), 1, async |lab| {
+        let v6 = lab.world.net("s").addresses().unwrap().into_iter().find(IpAddr::is_ipv6).unwrap();
+        let at = SocketAddr::new(v6, 3478);
+        let known = ["192.0.2.91:3478", "192.0.2.92:3478", "192.0.2.93:3478", &at.to_string()];
+        lab.mislead(&known);
+        let _server = lab.server_with_udp_at(at);
+        let b = sharer(&lab).await;
+        sleep(10 * SEC).await;
+        for _ in 0..100 {
+            assert_eq!(b.endpoint.status().await.unwrap().server, Some(at));
+            sleep(50 * MS).await;
+        }
     });
 }
 

@@ -150,9 +150,14 @@ impl Lab {
 
     /// A server with its UDP port elsewhere, which relays as well.
     pub(crate) fn server_at(&self, port: u16) -> Server {
+        self.server_with_udp_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+    }
+
+    /// A server that has UDP at this address alone, and relays as well.
+    pub(crate) fn server_with_udp_at(&self, addr: SocketAddr) -> Server {
         self.relay.replace(Some(relay_hint()));
         self.start(ServerConfig {
-            udp: Bind::exactly(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+            udp: Bind::exactly(addr),
             relay: Relaying::Embedded(Box::default()),
             ..ServerConfig::default()
         })
