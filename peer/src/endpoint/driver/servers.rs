@@ -123,7 +123,7 @@ impl Driver {
         let new = self.servers.addrs.learn(addrs);
         if !new.is_empty() {
             tracing::debug!(?new, "the server may be here too");
-            self.look_at_network();
+            self.look_at_ways_to_server();
             self.servers.ask_the_others(now);
         }
     }
