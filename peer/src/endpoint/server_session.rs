@@ -16,7 +16,7 @@ use relay::client::{Expected, RelayState};
 use relay::outbound::Outbound;
 use relay::quic;
 use relay::tls::{self, HandshakeFailure};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -70,6 +70,8 @@ pub(super) struct Attempt {
     /// Where its UDP port may be.
     pub(super) addrs: ServerAddrs,
     pub(super) outbound: Outbound,
+    /// Told when the network has changed: what was found out in the last one may be wrong in this one.
+    pub(super) changed: Arc<Notify>,
     /// How often the relay was left because UDP was seen to pass, and no session has gone over UDP since.
     pub(super) left_relay: u32,
     /// The way through the server's own relay, where we are at that.
@@ -156,7 +158,7 @@ impl Attempt {
     /// Runs the attempt to its end.
     pub(super) async fn run(mut self) {
         let wait = if self.generation > 1 { Duration::ZERO } else { ASK_AFTER };
-        let mut search = self.search(wait);
+        let mut search = self.search(self.addrs.clone(), wait);
         let lost = match self.dial(&mut search).await {
             Ok(Reached { connection, address, direct }) => {
                 let address = Arc::new(address);
@@ -183,33 +185,33 @@ impl Attempt {
         }
     }
 
-    fn search(&self, wait: Duration) -> Search {
-        Search::start(&self.outbound, &self.server, &self.addrs, wait)
+    fn search(&self, known: ServerAddrs, wait: Duration) -> Search {
+        Search::start(&self.outbound, &self.server, known, wait)
     }
 
-    /// The session stands. What else is found of the server's addresses is for the family that it does not use, until
-    /// there are some of both.
+    /// The session stands. What else is found of the server's addresses is for the family that it does not use; the server
+    /// itself is asked only as long as there are none of both. Another network has another DNS, and may have NAT64.
     async fn learn_more(&self, mut search: Search) -> Lost {
-        let mut known = self.addrs.clone();
-        while !known.has_both_families() {
+        loop {
+            if search.known().has_both_families() {
+                search.spare_server();
+            }
             match search.next().await {
-                Some(Found::Addrs(addrs)) => {
-                    let new = known.learn(addrs);
-                    self.tell(SessionInput::Found(new)).await;
-                }
+                Some(Found::Addrs(new)) => self.tell(SessionInput::Found(new)).await,
                 Some(Found::Nat64(prefix)) => self.tell(SessionInput::Nat64(prefix)).await,
                 // The session shows who is there.
                 Some(Found::Another(_)) => {}
-                None => break,
+                None => {
+                    self.changed.notified().await;
+                    search = self.search(search.known().clone(), ASK_AFTER);
+                }
             }
         }
-        drop(search);
-        std::future::pending().await
     }
 
     /// The first of the server's addresses that answers with the pinned key.
     async fn dial(&mut self, search: &mut Search) -> Result<Reached, Lost> {
-        let mut tries = self.udp_tries();
+        let mut tries = self.udp_tries(search.known());
         if let Some(relayed) = self.relayed.take() {
             let head_start = if self.left_relay > 0 { UDP_PREFERRED } else { UDP_HEAD_START };
             tries.spawn(connect_relayed(self.dialer(), relayed, head_start));
@@ -223,7 +225,6 @@ impl Attempt {
         mut tries: JoinSet<Result<Reached, Lost>>,
         search: &mut Search,
     ) -> Result<Reached, Lost> {
-        let mut known = self.addrs.clone();
         let mut last = Lost::Passing("it has no address".into());
         let mut reprieve = None;
         let mut is_searching = true;
@@ -242,8 +243,7 @@ impl Attempt {
                     Err(error) => Lost::Passing(error.to_string()),
                 },
                 found = search.next(), if is_searching => match found {
-                    Some(Found::Addrs(addrs)) => {
-                        let new = known.learn(addrs);
+                    Some(Found::Addrs(new)) => {
                         self.dial_each(&mut tries, ServerAddrs::new(new.clone()).to_dial());
                         self.tell(SessionInput::Found(new)).await;
                         continue;
@@ -272,9 +272,9 @@ impl Attempt {
         Err(last)
     }
 
-    fn udp_tries(&self) -> JoinSet<Result<Reached, Lost>> {
+    fn udp_tries(&self, known: &ServerAddrs) -> JoinSet<Result<Reached, Lost>> {
         let mut tries = JoinSet::new();
-        self.dial_each(&mut tries, self.addrs.to_dial());
+        self.dial_each(&mut tries, known.to_dial());
         tries
     }
 
@@ -287,10 +287,17 @@ impl Attempt {
     /// A session through the relay does, and shows the server no address of ours: as soon as UDP passes, it ends. Where it
     /// has ended so before, and has come back to the relay all the same, that takes longer each time.
     async fn look_for_udp(&self) -> Lost {
+        let mut known = self.addrs.clone();
         for round in self.left_relay.. {
-            sleep(udp_retry(round)).await;
-            let mut search = self.search(Duration::ZERO);
-            let tried = timeout(UDP_TRY, self.first_of(self.udp_tries(), &mut search)).await;
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = sleep(udp_retry(round)) => {}
+            }
+            let mut search = self.search(known, Duration::ZERO);
+            let tries = self.udp_tries(search.known());
+            let tried = timeout(UDP_TRY, self.first_of(tries, &mut search)).await;
+            known = search.known().clone();
             if let Ok(Ok(Reached { connection, direct: Some(addr), .. })) = tried {
                 connection.close(close::DONE.into(), b"");
                 self.tell(SessionInput::Worked(addr)).await;

@@ -95,6 +95,7 @@ impl Driver {
                 self.session.handle_network_change(now);
                 self.show_all_addresses(now);
                 self.servers.nat64 = None;
+                self.link.changed.notify_one();
                 if let Some(router) = &self.parts.router {
                     router.notify_one();
                 }
