@@ -175,7 +175,11 @@ impl Dial {
         let word = (nat.ticket == ticket).then(|| self.ticket.secret.open_nat(&place, &nat.sealed)).flatten();
         let (Some(ours), Some(theirs)) = (self.nat, word) else { return false };
         let is_mapped = self.claims.candidates.iter().any(|it| it.kind == CandidateKind::Mapped);
-        !is_mapped && !theirs.is_mapped && method(&ours, Some(&theirs.profile)) == Method::Hopeless
+        let is_assumed = ours.is_assumed() || theirs.profile.is_assumed();
+        !is_assumed
+            && !is_mapped
+            && !theirs.is_mapped
+            && method(&ours, Some(&theirs.profile)) == Method::Hopeless
     }
 
     /// The server did not.
@@ -389,6 +393,9 @@ mod tests {
         assert!(!foresees(Some(DRAWN), none(), drawn, ME.1), "another process said it");
         assert!(!foresees(Some(DRAWN), none(), NatWord { is_mapped: true, ..drawn }, SHARER.1));
         assert!(!foresees(Some(DRAWN), none(), NatWord { profile: NAT, ..drawn }, SHARER.1));
+        let assumed = NatProfile { mapping: Dependence::AddressDependent, ..DRAWN };
+        assert!(!foresees(Some(DRAWN), none(), NatWord { profile: assumed, ..drawn }, SHARER.1));
+        assert!(!foresees(Some(assumed), none(), drawn, SHARER.1));
         let mapped = Candidate::new(CandidateKind::Mapped, "198.51.100.1:4000".parse().unwrap());
         let claims = Claims { candidates: vec![mapped], relay: None };
         assert!(!foresees(Some(DRAWN), claims, drawn, SHARER.1));

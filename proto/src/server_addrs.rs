@@ -13,7 +13,11 @@ pub const MAX_SERVER_ADDRS: usize = 16;
 
 /// The addresses, most likely first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ServerAddrs(Vec<SocketAddr>);
+pub struct ServerAddrs {
+    known: Vec<SocketAddr>,
+    /// Where the server was last reached.
+    worked: Option<SocketAddr>,
+}
 
 impl ServerAddrs {
     /// What is known at first.
@@ -29,41 +33,43 @@ impl ServerAddrs {
         for addr in addrs.into_iter().map(canonical) {
             let is_usable = scope(addr) != Scope::Unusable;
             if is_usable
-                && !self.0.contains(&addr)
+                && !self.known.contains(&addr)
                 && !new.contains(&addr)
                 && new.len() < MAX_SERVER_ADDRS / 2
             {
                 new.push(addr);
             }
         }
-        self.0.truncate(MAX_SERVER_ADDRS - new.len());
-        self.0.extend(&new);
+        self.known.truncate(MAX_SERVER_ADDRS - new.len());
+        self.known.extend(&new);
         new
     }
 
     /// The server was reached here: from now on it is the first.
     pub fn worked(&mut self, addr: SocketAddr) {
         let addr = canonical(addr);
-        self.0.retain(|known| *known != addr);
-        self.0.truncate(MAX_SERVER_ADDRS - 1);
-        self.0.insert(0, addr);
+        self.known.retain(|known| *known != addr);
+        self.known.truncate(MAX_SERVER_ADDRS - 1);
+        self.known.insert(0, addr);
+        self.worked = Some(addr);
     }
 
     /// All of them.
     pub fn as_slice(&self) -> &[SocketAddr] {
-        &self.0
+        &self.known
     }
 
     /// Whether there are addresses of IPv4 and of IPv6.
     pub fn has_both_families(&self) -> bool {
-        self.0.iter().any(SocketAddr::is_ipv4) && self.0.iter().any(SocketAddr::is_ipv6)
+        self.known.iter().any(SocketAddr::is_ipv4) && self.known.iter().any(SocketAddr::is_ipv6)
     }
 
-    /// In the order in which they are dialled. Loopback comes first: it is there or it is not. Then IPv4: a NAT's mapping
-    /// can only be learned from the server, while a global IPv6 address is known without it.
+    /// In the order in which they are dialled. What worked comes first, of whichever family: a relay must not be faster
+    /// because of addresses before it that do not answer. Then loopback, which is there or is not. Then IPv4: a NAT's
+    /// mapping can only be learned from the server, while a global IPv6 address is known without it.
     pub fn to_dial(&self) -> Vec<SocketAddr> {
-        let mut addrs = self.0.clone();
-        addrs.sort_by_key(|addr| (!addr.ip().is_loopback(), addr.is_ipv6()));
+        let mut addrs = self.known.clone();
+        addrs.sort_by_key(|addr| (self.worked != Some(*addr), !addr.ip().is_loopback(), addr.is_ipv6()));
         addrs
     }
 }
@@ -130,9 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_dialled_first_and_ipv4_before_ipv6() {
-        let known = ServerAddrs::new(addrs(&["[2001:db8::1]:1", "192.0.2.1:1", "127.0.0.1:1"]));
+    fn what_worked_is_dialled_first_then_loopback_and_ipv4_before_ipv6() {
+        let mut known = ServerAddrs::new(addrs(&["[2001:db8::1]:1", "192.0.2.1:1", "127.0.0.1:1"]));
         assert_eq!(known.to_dial(), addrs(&["127.0.0.1:1", "192.0.2.1:1", "[2001:db8::1]:1"]));
+        known.worked("[2001:db8::1]:1".parse().unwrap());
+        assert_eq!(known.to_dial(), addrs(&["[2001:db8::1]:1", "127.0.0.1:1", "192.0.2.1:1"]), "it worked");
     }
 
     #[test]

@@ -141,7 +141,11 @@ impl Sightings {
         now: Instant,
     ) {
         self.session_sees_v4 = session_sees_v4;
-        let servers: Vec<SocketAddr> = servers.into_iter().map(canonical).take(MAX_ASKED).collect();
+        let (mut v4, mut v6): (Vec<_>, Vec<_>) =
+            servers.into_iter().map(canonical).partition(SocketAddr::is_ipv4);
+        v4.truncate(MAX_ASKED - v6.len().min(MAX_ASKED / 2));
+        v6.truncate(MAX_ASKED - v4.len());
+        let servers = [v4, v6].concat();
         self.asked.retain(|server, _| servers.contains(server));
         for server in servers {
             let transaction = random(&mut self.rng);
@@ -203,10 +207,14 @@ impl Sightings {
         let wait = FIRST_RETRY.saturating_mul(1 << asked.unanswered.min(16)).min(LAST_RETRY);
         asked.unanswered += 1;
         asked.next = Some(now + wait);
-        if asked.unanswered > SILENT_AFTER {
-            asked.seen = None;
+        let (server, request) = (*server, stun::sighting_request(asked.transaction));
+        if asked.unanswered > SILENT_AFTER && asked.seen.take().is_some() {
+            // Another one may show what this one did.
+            for resting in self.asked.values_mut().filter(|asked| asked.next.is_none()) {
+                (resting.unanswered, resting.next) = (0, Some(now));
+            }
         }
-        Some((*server, stun::sighting_request(asked.transaction)))
+        Some((server, request))
     }
 
     /// When [`Self::poll_transmit`] has something.

@@ -318,6 +318,19 @@ fn two_sides_that_draw_from_everywhere_give_up_as_soon_as_they_know_and_send_not
 }
 
 #[test]
+fn where_a_nat_is_only_assumed_to_draw_a_port_for_each_remote_the_plain_ways_have_three_seconds() {
+    let assumed = NatProfile { mapping: Dependence::AddressDependent, ..drawn() };
+    for (ours, theirs) in [(assumed, assumed), (assumed, drawn()), (drawn(), assumed), (counted(), assumed)] {
+        let known = Known { ours: Some(ours), told: Some(ours), theirs: Some(theirs) };
+        let mut rig = Rig::knowing(known);
+        let begin = rig.now;
+        rig.run_for(20 * SEC, true);
+        assert_eq!((rig.sent.len(), rig.links), (0, 0), "no port is guessed");
+        assert_eq!((rig.given_up, rig.punch.poll_timeout()), (vec![begin + 3 * SEC], None));
+    }
+}
+
+#[test]
 fn what_offer_and_answer_told_of_both_nats_is_enough_to_give_up_at_once_and_is_not_told_again() {
     let nat = Some(drawn());
     let mut rig = Rig::knowing(Known { ours: nat, told: nat, theirs: nat });

@@ -130,6 +130,8 @@ struct SessionLink {
     generation: u64,
     task: Option<AbortHandle>,
     frames: Option<mpsc::Sender<Vec<u8>>>,
+    /// Tells it that the network has changed.
+    changed: Arc<Notify>,
 }
 
 pub(super) struct Driver {
@@ -185,7 +187,7 @@ impl Driver {
             parts,
             rng,
             session,
-            link: SessionLink { generation: 0, task: None, frames: None },
+            link: SessionLink { generation: 0, task: None, frames: None, changed: Arc::default() },
             last_failure: "no answer".into(),
             servers,
             mapped: None,
@@ -323,7 +325,7 @@ impl Driver {
                 }
             }
             SessionInput::Found(addrs) => self.handle_found(addrs, now),
-            SessionInput::Worked(addr) => self.servers.addrs.worked(addr),
+            SessionInput::Worked(addr) => self.servers.udp_passes(addr),
             SessionInput::Nat64(prefix) => self.servers.nat64 = Some(prefix),
             SessionInput::Message(message) => self.session.handle_message(message, now),
             SessionInput::Lost(lost) => {
@@ -449,6 +451,7 @@ impl Driver {
             task.abort();
         }
         self.link.generation += 1;
+        self.link.changed = Arc::default();
         self.open_servers_relay();
         let attempt = Attempt {
             generation: self.link.generation,
@@ -458,6 +461,8 @@ impl Driver {
             server: self.parts.server.clone(),
             addrs: self.servers.addrs.clone(),
             outbound: self.parts.outbound.clone(),
+            changed: Arc::clone(&self.link.changed),
+            left_relay: self.servers.left_relay,
             relayed: self.relayed_server(),
             inputs: self.parts.inputs.clone(),
             reached: self.parts.reached.clone(),

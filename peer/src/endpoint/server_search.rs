@@ -9,7 +9,7 @@ use proto::server_addrs::{ServerAddrs, at_host};
 use proto::ticket::{Reachable, ServerHint};
 use relay::outbound::Outbound;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
 use crate::locate;
@@ -21,7 +21,7 @@ const QUEUE: usize = 4;
 /// What a search finds.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// The server may be here too.
+    /// The server may be here too, as was not known before.
     Addrs(Vec<SocketAddr>),
     /// At the URL's host is a server of another identity.
     Another(String),
@@ -32,7 +32,10 @@ pub(super) enum Found {
 /// A search under way. Dropping it ends it.
 #[derive(Debug)]
 pub(super) struct Search {
+    known: ServerAddrs,
     found: mpsc::Receiver<Found>,
+    /// What asks the server.
+    asking: Option<AbortHandle>,
     _tasks: JoinSet<()>,
 }
 
@@ -41,22 +44,37 @@ impl Search {
     pub(super) fn start(
         outbound: &Outbound,
         server: &ServerHint,
-        known: &ServerAddrs,
+        known: ServerAddrs,
         wait: Duration,
     ) -> Self {
         let (sender, found) = mpsc::channel(QUEUE);
         let mut tasks = JoinSet::new();
-        if let Ok(url) = server.url.parse::<ServerUrl>() {
+        let asking = server.url.parse::<ServerUrl>().ok().map(|url| {
             tasks.spawn(look_up(outbound.clone(), url.clone(), known.clone(), sender.clone()));
             tasks.spawn(look_for_nat64(outbound.clone(), known.clone(), sender.clone()));
-            tasks.spawn(ask(outbound.clone(), url, server.clone(), sender, wait));
-        }
-        Self { found, _tasks: tasks }
+            tasks.spawn(ask(outbound.clone(), url, server.clone(), sender, wait))
+        });
+        Self { known, found, asking, _tasks: tasks }
     }
 
-    /// What was found next; `None` when that is all.
+    /// What was found next; `None` when that is all. The future may be dropped and asked for again.
     pub(super) async fn next(&mut self) -> Option<Found> {
-        self.found.recv().await
+        match self.found.recv().await? {
+            Found::Addrs(addrs) => Some(Found::Addrs(self.known.learn(addrs))),
+            found @ (Found::Another(_) | Found::Nat64(_)) => Some(found),
+        }
+    }
+
+    /// All that is known by now.
+    pub(super) const fn known(&self) -> &ServerAddrs {
+        &self.known
+    }
+
+    /// The server is not asked over TCP any more; what DNS says goes on to be looked for.
+    pub(super) fn spare_server(&mut self) {
+        if let Some(asking) = self.asking.take() {
+            asking.abort();
+        }
     }
 }
 

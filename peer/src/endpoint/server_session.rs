@@ -16,7 +16,7 @@ use relay::client::{Expected, RelayState};
 use relay::outbound::Outbound;
 use relay::quic;
 use relay::tls::{self, HandshakeFailure};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -34,8 +34,10 @@ const STAGGER: Duration = Duration::from_millis(150);
 /// One that never answers must not hide it.
 const REPRIEVE: Duration = Duration::from_secs(1);
 
-/// How long an attempt leaves to UDP alone, which shows the server where we are.
+/// How long an attempt leaves to UDP alone, which shows the server where we are; and where UDP has just been seen to pass,
+/// so that the relay is left for it.
 const UDP_HEAD_START: Duration = Duration::from_millis(60);
+const UDP_PREFERRED: Duration = Duration::from_secs(1);
 
 /// Which part of the time that a connection to the relay took is left to UDP beyond that: its answer and TCP's are on the
 /// way together, and the server has more to do for the former.
@@ -68,6 +70,10 @@ pub(super) struct Attempt {
     /// Where its UDP port may be.
     pub(super) addrs: ServerAddrs,
     pub(super) outbound: Outbound,
+    /// Told when the network has changed: what was found out in the last one may be wrong in this one.
+    pub(super) changed: Arc<Notify>,
+    /// How often the relay was left because UDP was seen to pass, and no session has gone over UDP since.
+    pub(super) left_relay: u32,
     /// The way through the server's own relay, where we are at that.
     pub(super) relayed: Option<RelayedServer>,
     pub(super) inputs: mpsc::WeakSender<Input>,
@@ -152,7 +158,7 @@ impl Attempt {
     /// Runs the attempt to its end.
     pub(super) async fn run(mut self) {
         let wait = if self.generation > 1 { Duration::ZERO } else { ASK_AFTER };
-        let mut search = self.search(wait);
+        let mut search = self.search(self.addrs.clone(), wait);
         let lost = match self.dial(&mut search).await {
             Ok(Reached { connection, address, direct }) => {
                 let address = Arc::new(address);
@@ -179,35 +185,36 @@ impl Attempt {
         }
     }
 
-    fn search(&self, wait: Duration) -> Search {
-        Search::start(&self.outbound, &self.server, &self.addrs, wait)
+    fn search(&self, known: ServerAddrs, wait: Duration) -> Search {
+        Search::start(&self.outbound, &self.server, known, wait)
     }
 
-    /// The session stands. What else is found of the server's addresses is for the family that it does not use, until
-    /// there are some of both.
+    /// The session stands. What else is found of the server's addresses is for the family that it does not use; the server
+    /// itself is asked only as long as there are none of both. Another network has another DNS, and may have NAT64.
     async fn learn_more(&self, mut search: Search) -> Lost {
-        let mut known = self.addrs.clone();
-        while !known.has_both_families() {
+        loop {
+            if search.known().has_both_families() {
+                search.spare_server();
+            }
             match search.next().await {
-                Some(Found::Addrs(addrs)) => {
-                    let new = known.learn(addrs);
-                    self.tell(SessionInput::Found(new)).await;
-                }
+                Some(Found::Addrs(new)) => self.tell(SessionInput::Found(new)).await,
                 Some(Found::Nat64(prefix)) => self.tell(SessionInput::Nat64(prefix)).await,
                 // The session shows who is there.
                 Some(Found::Another(_)) => {}
-                None => break,
+                None => {
+                    self.changed.notified().await;
+                    search = self.search(search.known().clone(), ASK_AFTER);
+                }
             }
         }
-        drop(search);
-        std::future::pending().await
     }
 
     /// The first of the server's addresses that answers with the pinned key.
     async fn dial(&mut self, search: &mut Search) -> Result<Reached, Lost> {
-        let mut tries = self.udp_tries();
+        let mut tries = self.udp_tries(search.known());
         if let Some(relayed) = self.relayed.take() {
-            tries.spawn(connect_relayed(self.dialer(), relayed));
+            let head_start = if self.left_relay > 0 { UDP_PREFERRED } else { UDP_HEAD_START };
+            tries.spawn(connect_relayed(self.dialer(), relayed, head_start));
         }
         self.first_of(tries, search).await
     }
@@ -218,7 +225,6 @@ impl Attempt {
         mut tries: JoinSet<Result<Reached, Lost>>,
         search: &mut Search,
     ) -> Result<Reached, Lost> {
-        let mut known = self.addrs.clone();
         let mut last = Lost::Passing("it has no address".into());
         let mut reprieve = None;
         let mut is_searching = true;
@@ -237,8 +243,7 @@ impl Attempt {
                     Err(error) => Lost::Passing(error.to_string()),
                 },
                 found = search.next(), if is_searching => match found {
-                    Some(Found::Addrs(addrs)) => {
-                        let new = known.learn(addrs);
+                    Some(Found::Addrs(new)) => {
                         self.dial_each(&mut tries, ServerAddrs::new(new.clone()).to_dial());
                         self.tell(SessionInput::Found(new)).await;
                         continue;
@@ -267,9 +272,9 @@ impl Attempt {
         Err(last)
     }
 
-    fn udp_tries(&self) -> JoinSet<Result<Reached, Lost>> {
+    fn udp_tries(&self, known: &ServerAddrs) -> JoinSet<Result<Reached, Lost>> {
         let mut tries = JoinSet::new();
-        self.dial_each(&mut tries, self.addrs.to_dial());
+        self.dial_each(&mut tries, known.to_dial());
         tries
     }
 
@@ -279,14 +284,20 @@ impl Attempt {
         }
     }
 
-    /// A session through the relay does, and shows the server no address of ours: as soon as UDP passes, it ends.
+    /// A session through the relay does, and shows the server no address of ours: as soon as UDP passes, it ends. Where it
+    /// has ended so before, and has come back to the relay all the same, that takes longer each time.
     async fn look_for_udp(&self) -> Lost {
-        let mut wait = UDP_RETRY.0;
-        loop {
-            sleep(wait).await;
-            wait = (wait * 2).min(UDP_RETRY.1);
-            let mut search = self.search(Duration::ZERO);
-            let tried = timeout(UDP_TRY, self.first_of(self.udp_tries(), &mut search)).await;
+        let mut known = self.addrs.clone();
+        for round in self.left_relay.. {
+            tokio::select! {
+                biased;
+                () = self.changed.notified() => {}
+                () = sleep(udp_retry(round)) => {}
+            }
+            let mut search = self.search(known, Duration::ZERO);
+            let tries = self.udp_tries(search.known());
+            let tried = timeout(UDP_TRY, self.first_of(tries, &mut search)).await;
+            known = search.known().clone();
             if let Ok(Ok(Reached { connection, direct: Some(addr), .. })) = tried {
                 connection.close(close::DONE.into(), b"");
                 self.tell(SessionInput::Worked(addr)).await;
@@ -294,6 +305,7 @@ impl Attempt {
                 return Lost::Passing("the server can be reached without the relay".into());
             }
         }
+        std::future::pending().await
     }
 
     fn dialer(&self) -> Dialer {
@@ -387,9 +399,19 @@ async fn connect(dialer: Dialer, path: PathId, delay: Duration) -> Result<Reache
     }
 }
 
+/// How long the given try of UDP waits beside a session through the relay.
+fn udp_retry(round: u32) -> Duration {
+    let (first, longest) = UDP_RETRY;
+    first.saturating_mul(2_u32.saturating_pow(round)).min(longest)
+}
+
 /// The handshake's first packet leaves with the request for the relay, unless UDP has answered by then.
-async fn connect_relayed(dialer: Dialer, relayed: RelayedServer) -> Result<Reached, Lost> {
-    let mut until = Instant::now() + UDP_HEAD_START;
+async fn connect_relayed(
+    dialer: Dialer,
+    relayed: RelayedServer,
+    head_start: Duration,
+) -> Result<Reached, Lost> {
+    let mut until = Instant::now() + head_start;
     let RelayedServer { path, mut state, expected: _kept } = relayed;
     let is_open = |state: &RelayState| matches!(state, RelayState::Opening(_) | RelayState::Up(_));
     match state.wait_for(is_open).await.as_deref() {
@@ -426,5 +448,16 @@ fn changed(url: &str, known: PeerId, found: String) -> Error {
         known,
         found,
         remedy: "ask the sharer for a new ticket".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn udp_is_tried_ever_more_rarely_and_two_minutes_apart_at_last() {
+        let waits = [0, 1, 2, 8, 9, u32::MAX].map(|round| udp_retry(round).as_millis());
+        assert_eq!(waits, [300, 600, 1200, 76_800, 120_000, 120_000]);
     }
 }

@@ -107,7 +107,8 @@ pub enum Allocation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NatProfile {
     /// On what a mapping depends. Where the server has one address only, an address-dependent mapping looks
-    /// endpoint-independent.
+    /// endpoint-independent. Where none of its other addresses answers, nothing of this is seen, and the ports follow
+    /// no rule that would help: that is called address-dependent. See [`Self::is_assumed`].
     pub mapping: Dependence,
     /// How ports are chosen; `None` where it was not looked for, which an endpoint-independent mapping does not
     /// need, or not enough samples came back.
@@ -123,6 +124,15 @@ impl NatProfile {
         match self.mapping {
             Dependence::EndpointIndependent => false,
             Dependence::AddressDependent | Dependence::AddressAndPortDependent => true,
+        }
+    }
+
+    /// Whether it is only prepared for that another remote endpoint sees another port: one mapping for all of them, with a
+    /// port that was drawn, looks the same from one address of the server's.
+    pub const fn is_assumed(&self) -> bool {
+        match self.mapping {
+            Dependence::AddressDependent => true,
+            Dependence::EndpointIndependent | Dependence::AddressAndPortDependent => false,
         }
     }
 }

@@ -26,6 +26,10 @@ const PLAIN: Duration = Duration::from_millis(150);
 /// How long the remote has from then on to tell of its NAT. One that knows nothing of this never does.
 const SILENT: Duration = Duration::from_millis(450);
 
+/// How long the plain ways have before they are given up where nothing helps, if one of the NATs is only assumed to give
+/// each remote endpoint another port: two attempts.
+const ASSUMED: Duration = Duration::from_secs(3);
+
 #[derive(Debug)]
 enum State {
     /// Nothing to do yet, or ever.
@@ -56,6 +60,7 @@ pub struct Punch {
     ours: Option<NatProfile>,
     /// With the round that it was told for: 0 where it is no more than what was known.
     theirs: Option<(NatProfile, u8)>,
+    began: Instant,
     /// When the plain ways have had their time.
     begins: Instant,
     is_plain_over: bool,
@@ -88,6 +93,7 @@ impl Punch {
             context: Context { probe, server, remote, rng, actions: VecDeque::new(), owned: BTreeSet::new() },
             ours: known.ours,
             theirs: known.theirs.map(|theirs| (theirs, 0)),
+            began: now,
             begins: now + PLAIN,
             is_plain_over: false,
             has_told: known.told.is_some() && known.told == known.ours,
@@ -222,7 +228,9 @@ impl Punch {
             State::Scatter(scatter) => Some(scatter.poll_timeout()),
         };
         let due = match (&self.state, self.method()) {
-            (State::Over, _) | (_, None | Some(Method::Hopeless)) => None,
+            (State::Over, _) | (_, None) => None,
+            (_, Some(Method::Hopeless)) if self.has_given_up || self.is_searching() => None,
+            (_, Some(Method::Hopeless)) => Some(self.gives_up_at()),
             _ if !self.is_plain_over => Some(self.begins),
             (State::Waiting, Some(Method::Bracket { .. })) => Some(self.begins + SILENT),
             _ => None,
@@ -265,7 +273,10 @@ impl Punch {
             self.context.actions.push_back(PunchAction::Tell(ours, 0));
         }
         if method == Method::Hopeless {
-            return self.give_up();
+            if now >= self.gives_up_at() {
+                self.give_up();
+            }
+            return;
         }
         self.has_given_up = false;
         let is_first_told = self.theirs.is_some_and(|(_, round)| round == 0);
@@ -305,6 +316,13 @@ impl Punch {
             }
             Method::Plain | Method::Hopeless => return,
         };
+    }
+
+    /// When the plain ways are given up where nothing helps.
+    fn gives_up_at(&self) -> Instant {
+        let theirs = self.theirs.map(|(theirs, _)| theirs);
+        let is_assumed = self.ours.iter().chain(&theirs).any(NatProfile::is_assumed);
+        self.began + if is_assumed { ASSUMED } else { Duration::ZERO }
     }
 
     /// What is known leaves no way. Should more become known, it goes on.

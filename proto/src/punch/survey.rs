@@ -4,6 +4,7 @@
 //! address, and one at another port alone. If it is the same as the session's, that is all (RFC 5780 §4.3, as far as
 //! those addresses show). If it is another, or neither of them answers (a firewall in front of the server may let its
 //! main port through alone), further sockets ask the server's main address, and their ports show the allocator's rule.
+//! That rule does not show on what a mapping depends: see [`NatProfile::is_assumed`].
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -20,8 +21,8 @@ use crate::path::{CheckTransmit, LinkId, MappingQuery, PathId};
 /// How many further sockets ask, where the ports differ.
 const SAMPLES: u16 = 16;
 
-/// How long the server's other addresses may take to answer, before they count as silent: a firewall lets its main port
-/// through alone. Where the way is longer, the samples are asked for in vain.
+/// How long the server's other addresses may take to answer before samples are asked for without them: a firewall lets
+/// the server's main port through alone. An answer that comes later counts all the same.
 const SILENT: Duration = Duration::from_millis(500);
 
 /// How long the answers to the samples may take.
@@ -36,7 +37,7 @@ pub enum SurveyAction {
     Send(CheckTransmit),
     /// Close a socket.
     Close(LinkId),
-    /// This is known now. It is said once, and nothing follows.
+    /// This is known now. It is said once, and nothing follows. Where nothing answers it is not said.
     Known(NatProfile),
 }
 
@@ -59,6 +60,8 @@ pub struct Survey {
     is_same_elsewhere: bool,
     /// Whether one of them saw it at another.
     has_seen_another: bool,
+    /// Whether the samples are asked for.
+    is_sampling: bool,
     asked: Vec<Asked>,
     deadline: Option<Instant>,
     rng: ChaCha12Rng,
@@ -103,6 +106,7 @@ impl Survey {
             others,
             is_same_elsewhere: false,
             has_seen_another: false,
+            is_sampling: false,
             asked: Vec::new(),
             deadline: Some(now + SILENT),
             rng,
@@ -131,6 +135,7 @@ impl Survey {
             self.others.remove(other);
             if canonical(mapped) != self.observed {
                 self.has_seen_another = true;
+                self.others.clear();
                 self.take_samples();
             } else if self.others.iter().all(|(addr, _)| addr.ip() == self.server.ip()) {
                 // One at another IP address shows all that one at another port would.
@@ -174,31 +179,30 @@ impl Survey {
     }
 
     fn handle_deadline(&mut self) {
-        let is_silent = !self.others.is_empty();
-        if is_silent && self.is_same_elsewhere {
-            self.conclude(Dependence::EndpointIndependent);
-        } else if is_silent {
-            self.take_samples();
-        } else if self.asked_in_vain() {
-            // Its ports are the sockets' own: most NATs that keep them keep one mapping for all remotes.
-            self.conclude(Dependence::EndpointIndependent);
-        } else {
+        if self.is_same_elsewhere {
+            return self.conclude(Dependence::EndpointIndependent);
+        }
+        if !self.is_sampling {
+            return self.take_samples();
+        }
+        match classify(&self.samples()) {
             // One address more can't tell these from those that depend on the address alone: the stricter holds.
-            self.conclude(Dependence::AddressAndPortDependent);
+            _ if self.has_seen_another => self.conclude(Dependence::AddressAndPortDependent),
+            // Its ports are the sockets' own: most NATs that keep them keep one mapping for all remotes.
+            Some(Allocation::Preserving) => self.conclude(Dependence::EndpointIndependent),
+            Some(Allocation::Sequential { .. } | Allocation::Random { .. }) => {
+                self.conclude(Dependence::AddressDependent);
+            }
+            None => self.end(),
         }
     }
 
-    /// Whether nothing but the samples is known, and they show ports that are kept.
-    fn asked_in_vain(&self) -> bool {
-        let samples = self.samples();
-        !self.has_seen_another && classify(&samples).is_none_or(|rule| rule == Allocation::Preserving)
-    }
-
-    /// The main socket is not seen everywhere where the session sees it, or it can't be told.
+    /// The main socket is not seen everywhere where the session sees it, or that can't be told so far.
     fn take_samples(&mut self) {
-        self.others.clear();
-        self.deadline = None;
-        self.actions.push_back(SurveyAction::Open(SAMPLES));
+        if !std::mem::replace(&mut self.is_sampling, true) {
+            self.deadline = None;
+            self.actions.push_back(SurveyAction::Open(SAMPLES));
+        }
     }
 
     fn samples(&self) -> Vec<PortSample> {
@@ -219,14 +223,19 @@ impl Survey {
     }
 
     fn conclude(&mut self, mapping: Dependence) {
-        self.deadline = None;
-        self.others.clear();
         let samples = self.samples();
-        let asked = std::mem::take(&mut self.asked);
-        self.actions.extend(asked.into_iter().map(|asked| SurveyAction::Close(asked.link)));
-        let latest = samples.last().map_or(self.observed.port(), |sample| sample.mapped);
+        self.end();
+        let newest = samples.last().filter(|_| mapping != Dependence::EndpointIndependent);
+        let latest = newest.map_or(self.observed.port(), |sample| sample.mapped);
         let profile = NatProfile { mapping, allocation: classify(&samples), latest };
         self.actions.push_back(SurveyAction::Known(profile));
+    }
+
+    fn end(&mut self) {
+        self.deadline = None;
+        self.others.clear();
+        let asked = std::mem::take(&mut self.asked);
+        self.actions.extend(asked.into_iter().map(|asked| SurveyAction::Close(asked.link)));
     }
 }
 

@@ -100,6 +100,38 @@ fn at_most_eight_addresses_are_asked() {
 }
 
 #[test]
+fn when_the_address_that_is_asked_on_falls_silent_the_others_are_asked_again() {
+    let mut now = start();
+    let notary = Notary::new([1; 32], now);
+    let servers = ["192.0.2.1:1", "192.0.2.2:1"].map(addr);
+    let mut sightings = Sightings::new([0; 32]);
+    sightings.set_servers(servers, None, now);
+    let began = now;
+    while now < began + Duration::from_secs(60) {
+        while let Some((server, request)) = sightings.poll_transmit(now) {
+            if server == servers[1] || now == began {
+                let answer = answer(&request, addr("203.0.113.7:4000"), &notary, now);
+                assert!(sightings.handle_answer(server, &answer, now));
+            }
+        }
+        now = sightings.poll_timeout().unwrap();
+    }
+    assert_eq!(sightings.server(true), Some(servers[1]));
+    assert_eq!(sightings.seen().v4(), Some(addr("203.0.113.7:4000")));
+}
+
+#[test]
+fn many_addresses_of_one_family_leave_the_other_its_part() {
+    let now = start();
+    let mut sightings = Sightings::new([0; 32]);
+    let v4 = (1..=20).map(|n| addr(&format!("192.0.2.{n}:3478")));
+    let v6 = (1..=20).map(|n| addr(&format!("[2001:db8::{n}]:3478")));
+    sightings.set_servers(v4.chain(v6), None, now);
+    let asked: Vec<_> = std::iter::from_fn(|| sightings.poll_transmit(now)).map(|(to, _)| to).collect();
+    assert_eq!((asked.len(), asked.iter().filter(|to| to.is_ipv4()).count()), (MAX_ASKED, MAX_ASKED / 2));
+}
+
+#[test]
 fn one_address_is_asked_on_for_each_family_that_the_session_does_not_show() {
     let now = start();
     let notary = Notary::new([1; 32], now);

@@ -7,7 +7,7 @@
 //! last one; from a sharer, whom nobody asked, by a trickle in the exchange that is there. Streams and
 //! connections stay as they are.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -25,12 +25,12 @@ use crate::endpoint::remote::RemoteKey;
 const STOPPED: Duration = Duration::from_secs(2);
 
 /// What our own end of all paths looks like.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(super) struct Network {
     /// The addresses that others could reach us at.
     addresses: BTreeSet<IpAddr>,
     /// From which of them each of the server's addresses is reached.
-    sources: Vec<Option<IpAddr>>,
+    sources: BTreeMap<SocketAddr, Option<IpAddr>>,
 }
 
 impl Network {
@@ -39,11 +39,25 @@ impl Network {
             let scope = scope(SocketAddr::new(*ip, 1));
             matches!(scope, Scope::Local | Scope::Global)
         };
-        let addresses = net.addresses().unwrap_or_default();
-        Self {
-            addresses: addresses.into_iter().filter(is_usable).collect(),
-            sources: server.iter().map(|to| net.source_for(*to).ok()).collect(),
+        let addresses = net.addresses().unwrap_or_default().into_iter().filter(is_usable).collect();
+        let mut network = Self { addresses, sources: BTreeMap::new() };
+        network.learn(server, |to| net.source_for(to).ok());
+        network
+    }
+
+    /// These are the server's addresses now. Of those that were known before nothing is looked at: that shows with the
+    /// change that the system tells of.
+    fn learn(&mut self, server: &[SocketAddr], source: impl Fn(SocketAddr) -> Option<IpAddr>) {
+        self.sources.retain(|known, _| server.contains(known));
+        for to in server {
+            self.sources.entry(*to).or_insert_with(|| source(*to));
         }
+    }
+
+    /// Whether this is another one than `before`, as far as both tell of the same addresses of the server's.
+    fn differs_from(&self, before: &Self) -> bool {
+        let is_other = |(to, from)| before.sources.get(to).is_some_and(|before| before != from);
+        self.addresses != before.addresses || self.sources.iter().any(is_other)
     }
 }
 
@@ -81,6 +95,7 @@ impl Driver {
                 self.session.handle_network_change(now);
                 self.show_all_addresses(now);
                 self.servers.nat64 = None;
+                self.link.changed.notify_one();
                 if let Some(router) = &self.parts.router {
                     router.notify_one();
                 }
@@ -92,7 +107,14 @@ impl Driver {
     /// Looks at our end of all paths once more. Returns whether it is another one.
     pub(super) fn look_at_network(&mut self) -> bool {
         let network = Network::look(&*self.parts.net, self.servers.addrs.as_slice());
-        std::mem::replace(&mut self.network, network) != self.network
+        let before = std::mem::replace(&mut self.network, network);
+        self.network.differs_from(&before)
+    }
+
+    /// The server has further addresses.
+    pub(super) fn look_at_ways_to_server(&mut self) {
+        let net = &self.parts.net;
+        self.network.learn(self.servers.addrs.as_slice(), |to| net.source_for(to).ok());
     }
 
     /// Nobody here has had any time for a while.
@@ -142,6 +164,33 @@ impl Driver {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn network(own: &str, sources: &[(&str, &str)]) -> Network {
+        let sources = sources.iter().map(|(to, from)| (to.parse().unwrap(), from.parse().ok()));
+        Network { addresses: BTreeSet::from([own.parse().unwrap()]), sources: sources.collect() }
+    }
+
+    #[test]
+    fn further_addresses_of_the_server_and_another_order_are_no_change_of_our_network() {
+        let (a, b) = (("192.0.2.1:1", "10.0.0.2"), ("192.0.2.2:1", "10.0.0.2"));
+        let before = network("10.0.0.2", &[a, b]);
+        assert!(!network("10.0.0.2", &[b, a, ("192.0.2.3:1", "10.0.0.2")]).differs_from(&before));
+        assert!(!network("10.0.0.2", &[b]).differs_from(&before));
+        assert!(network("10.0.0.3", &[a, b]).differs_from(&before));
+        assert!(network("10.0.0.2", &[a, (b.0, "10.9.9.9")]).differs_from(&before));
+        assert!(network("10.0.0.2", &[a, (b.0, "no route")]).differs_from(&before));
+    }
+
+    #[test]
+    fn a_change_shows_though_the_server_was_found_elsewhere_before_the_system_told_of_it() {
+        let mut known = network("10.0.0.2", &[("192.0.2.1:1", "10.0.0.2")]);
+        let servers = ["192.0.2.1:1", "192.0.2.2:1"].map(|text| text.parse().unwrap());
+        known.learn(&servers, |_| "10.9.9.9".parse().ok());
+        let now = network("10.9.9.9", &[("192.0.2.1:1", "10.9.9.9"), ("192.0.2.2:1", "10.9.9.9")]);
+        assert!(now.differs_from(&known));
+        known.learn(&servers[1..], |_| None);
+        assert_eq!(known.sources.len(), 1, "what is no address of the server's is forgotten");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_timer_that_is_seconds_late_shows_that_the_process_was_stopped() {

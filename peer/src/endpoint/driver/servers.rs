@@ -23,6 +23,8 @@ use crate::endpoint::remote::{Remote, RemoteKey};
 pub(super) struct ServerSide {
     pub(super) addrs: ServerAddrs,
     sightings: Sightings,
+    /// How often a session through the relay ended because UDP was seen to pass, and no session has gone over UDP since.
+    pub(super) left_relay: u32,
     /// The address at which the session has the server, unless it goes through the relay.
     session: Option<SocketAddr>,
     /// Whether the session sees us at an IPv4 address, if it sees us.
@@ -37,11 +39,18 @@ impl ServerSide {
         Self {
             addrs: ServerAddrs::new(known.iter().copied()),
             sightings: Sightings::new(seed),
+            left_relay: 0,
             session: None,
             session_sees_v4: None,
             observed: Seen::NOWHERE,
             nat64: None,
         }
+    }
+
+    /// The server was reached here, beside a session through its relay.
+    pub(super) fn udp_passes(&mut self, addr: SocketAddr) {
+        self.addrs.worked(addr);
+        self.left_relay = self.left_relay.saturating_add(1);
     }
 
     /// Where the server sees us.
@@ -107,6 +116,7 @@ impl Driver {
         self.servers.session = direct;
         if let Some(addr) = direct {
             self.servers.addrs.worked(addr);
+            self.servers.left_relay = 0;
         }
     }
 
@@ -115,7 +125,7 @@ impl Driver {
         let new = self.servers.addrs.learn(addrs);
         if !new.is_empty() {
             tracing::debug!(?new, "the server may be here too");
-            self.look_at_network();
+            self.look_at_ways_to_server();
             self.servers.ask_the_others(now);
         }
     }

@@ -77,7 +77,7 @@ fn another_mapping_at_one_of_them_shows_the_allocator() {
 fn where_the_other_addresses_are_silent_the_main_one_shows_the_allocator() {
     let (profile, took) =
         find(&[BESIDE, ELSEWHERE], |server, local| at(drawn(local)).filter(|_| server == addr(SERVER)));
-    assert_eq!(profile.mapping, Dependence::AddressAndPortDependent);
+    assert!(profile.is_assumed(), "nothing shows on what it depends: {profile:?}");
     assert!(matches!(profile.allocation, Some(Allocation::Random { .. })), "{profile:?}");
     assert_eq!(took, SILENT);
     let (profile, _) = find(&[BESIDE], |server, local| at(local).filter(|_| server == addr(SERVER)));
@@ -89,4 +89,51 @@ fn a_silent_address_elsewhere_does_not_hide_what_the_one_beside_saw() {
     let (profile, took) =
         find(&[BESIDE, ELSEWHERE], |server, local| at(local).filter(|_| server != addr(ELSEWHERE)));
     assert_eq!((profile.mapping, took), (Dependence::EndpointIndependent, SILENT));
+}
+
+#[test]
+fn an_answer_that_comes_after_the_samples_began_counts_all_the_same() {
+    let now = start();
+    for (elsewhere, mapping) in
+        [(4000, Dependence::EndpointIndependent), (4001, Dependence::AddressAndPortDependent)]
+    {
+        let mut survey = Survey::new(addr(SERVER), &[addr(BESIDE)], addr(OBSERVED), [1; 32], now).unwrap();
+        let Some(SurveyAction::Send(question)) = survey.poll_action() else { panic!("nothing was asked") };
+        survey.handle_timeout(now + SILENT);
+        let sockets: Vec<_> = (1..=SAMPLES).map(|n| (LinkId(n), 5000 + n)).collect();
+        survey.handle_opened(&sockets, now + SILENT);
+        let answer =
+            BindingRequest::read(&question.payload).unwrap().answer(at(elsewhere).unwrap(), None, None);
+        assert!(survey.handle_answer(LinkId::MAIN, addr(BESIDE), &answer, now + SILENT));
+        survey.handle_timeout(now + SILENT + PATIENCE);
+        let known = std::iter::from_fn(|| survey.poll_action()).find_map(|action| match action {
+            SurveyAction::Known(profile) => Some(profile.mapping),
+            SurveyAction::Open(_) | SurveyAction::Send(_) | SurveyAction::Close(_) => None,
+        });
+        assert_eq!((known, survey.poll_timeout()), (Some(mapping), None));
+    }
+}
+
+#[test]
+fn where_nothing_answers_nothing_is_claimed() {
+    let mut now = start();
+    let mut survey = Survey::new(addr(SERVER), &[addr(BESIDE)], addr(OBSERVED), [1; 32], now).unwrap();
+    let mut open = 0;
+    while let Some(at) = survey.poll_timeout() {
+        now = at;
+        survey.handle_timeout(now);
+        while let Some(action) = survey.poll_action() {
+            match action {
+                SurveyAction::Open(count) => {
+                    let sockets: Vec<_> = (1..=count).map(|n| (LinkId(n), 5000 + n)).collect();
+                    survey.handle_opened(&sockets, now);
+                    open += count;
+                }
+                SurveyAction::Close(_) => open -= 1,
+                SurveyAction::Send(_) => {}
+                SurveyAction::Known(profile) => panic!("{profile:?}"),
+            }
+        }
+    }
+    assert_eq!(open, 0, "every socket is closed");
 }

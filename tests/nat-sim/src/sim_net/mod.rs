@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use proto::interface::OwnAddress;
 use relay::net::{Asking, BoxFuture, IpFamily, Link, Listener, Net, NetworkChanges, Stream, canonical};
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 
 use crate::kind::Kind;
 use crate::net::HostId;
@@ -68,8 +69,19 @@ struct Shared {
 struct State {
     world: World<SimHost>,
     doors: Doors,
+    names: Names,
     /// Until when the driver sleeps; none: until it is told.
     sleeps_until: Option<Instant>,
+}
+
+/// What DNS says beside the names of the hosts.
+#[derive(Debug, Default)]
+struct Names {
+    known: BTreeMap<String, Vec<IpAddr>>,
+    /// How long an answer takes.
+    takes: Duration,
+    /// How often each was asked for.
+    asked: BTreeMap<String, usize>,
 }
 
 impl SimWorld {
@@ -84,7 +96,7 @@ impl SimWorld {
             residents.push(Resident { name, kind: seat.kind, is_server: seat.is_server });
             SimHost::new(seat, Arc::clone(&tape))
         });
-        let state = State { world, doors: Doors::default(), sleeps_until: None };
+        let state = State { world, doors: Doors::default(), names: Names::default(), sleeps_until: None };
         let sooner = Notify::new();
         let shared = Arc::new(Shared { state: Mutex::new(state), residents, tape, start, sooner });
         tokio::spawn(drive(Arc::clone(&shared)));
@@ -113,6 +125,22 @@ impl SimWorld {
     /// There is no such host.
     pub fn crash(&self, host: &str) {
         self.with_world(|world| world.with_node(host, |node, _| node.close_all()));
+    }
+
+    /// A name of no host.
+    pub fn name(&self, name: &str, ips: &[IpAddr]) {
+        self.0.with_state(|state, _| state.names.known.insert(name.to_owned(), ips.to_vec()));
+    }
+
+    /// From here on DNS takes so long for each answer.
+    pub fn slow_names(&self, takes: Duration) {
+        self.0.with_state(|state, _| state.names.takes = takes);
+    }
+
+    /// How often a name was looked up, each family for itself.
+    #[must_use]
+    pub fn asked(&self, name: &str) -> usize {
+        self.0.with_state(|state, _| state.names.asked.get(name).copied().unwrap_or_default())
     }
 
     /// How many watch the network of a host for changes.
@@ -258,9 +286,14 @@ impl Net for SimNet {
             } else if host == "localhost" {
                 vec![Ipv4Addr::LOCALHOST.into()]
             } else {
+                let (takes, also) = self.with_state(|state, _| {
+                    *state.names.asked.entry(host.to_owned()).or_default() += 1;
+                    (state.names.takes, state.names.known.get(host).cloned())
+                });
+                sleep(takes).await;
                 let known = self.shared.residents.iter().position(|resident| resident.name == host);
                 let at = |n| self.with_state(|state, _| state.world.net().addresses(HostId(n)).to_vec());
-                known.map(at).unwrap_or_default()
+                known.map(at).or(also).unwrap_or_default()
             };
             let of_family = known.into_iter().filter(|ip| IpFamily::of(*ip) == family);
             Ok(of_family.map(|ip| canonical(SocketAddr::new(ip, port))).collect())

@@ -150,9 +150,26 @@ impl Lab {
 
     /// A server with its UDP port elsewhere, which relays as well.
     pub(crate) fn server_at(&self, port: u16) -> Server {
+        self.server_with_udp_at(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)))
+    }
+
+    /// A server that has UDP at this address alone, and relays as well.
+    pub(crate) fn server_with_udp_at(&self, addr: SocketAddr) -> Server {
         self.relay.replace(Some(relay_hint()));
         self.start(ServerConfig {
-            udp: Bind::exactly(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))),
+            udp: Bind::exactly(addr),
+            relay: Relaying::Embedded(Box::default()),
+            ..ServerConfig::default()
+        })
+    }
+
+    /// A server that relays as well, and says of its second UDP port that it is where nothing answers: as one behind a
+    /// firewall that lets the main port through alone.
+    pub(crate) fn server_with_one_open_port(&self) -> Server {
+        self.relay.replace(Some(relay_hint()));
+        let ip = self.world.net("s").addresses().unwrap()[0];
+        self.start(ServerConfig {
+            udp_public: [3478, 9999].map(|port| SocketAddr::new(ip, port)).to_vec(),
             relay: Relaying::Embedded(Box::default()),
             ..ServerConfig::default()
         })
