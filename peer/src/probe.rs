@@ -3,7 +3,6 @@
 //! Each question has a connected socket of its own, which the system tells what the network says of its packets. The
 //! main socket is not disturbed by that.
 
-use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use std::time::Duration;
 use proto::candidate::canonical;
 use proto::machine::random;
 use proto::no_udp::{Outcome, Probe, Refused, Tried, Unreachable};
+use proto::server_addrs::at_host;
 use proto::ticket::MAX_ADDRS;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -32,23 +32,23 @@ const MAX_PLACES: usize = 2 * MAX_ADDRS;
 pub(crate) type Place = (SocketAddr, bool);
 
 /// The UDP addresses that a server names, and those of its URL's host at the same ports: behind address translation it
-/// may not know the address by which it is reached.
-pub(crate) async fn places(net: &dyn Net, host: &str, udp: &[SocketAddr]) -> Vec<Place> {
+/// may not know the address by which it is reached. Of the latter only those that the name `may_lead_to`.
+pub(crate) async fn places(
+    net: &dyn Net,
+    host: &str,
+    udp: &[SocketAddr],
+    may_lead_to: impl Fn(SocketAddr) -> bool,
+) -> Vec<Place> {
     let resolved = timeout(RESOLVE, resolve_all(net, host, 0)).await;
     let hosts: Vec<IpAddr> = match resolved {
         Ok(Ok(found)) => found.iter().take(MAX_ADDRS).map(|addr| addr.ip().to_canonical()).collect(),
         Ok(Err(_)) | Err(_) => Vec::new(),
     };
-    let named = udp.iter().take(MAX_ADDRS).map(|addr| canonical(*addr));
-    let mut places: Vec<Place> = named.map(|addr| (addr, hosts.contains(&addr.ip()))).collect();
-    let ports: BTreeSet<u16> = places.iter().map(|(addr, _)| addr.port()).collect();
-    for ip in hosts {
-        for at in ports.iter().map(|port| SocketAddr::new(ip, *port)) {
-            if !places.iter().any(|(known, _)| *known == at) {
-                places.push((at, true));
-            }
-        }
-    }
+    let named: Vec<SocketAddr> = udp.iter().take(MAX_ADDRS).map(|addr| canonical(*addr)).collect();
+    let by_name = at_host(&hosts, named.iter().map(SocketAddr::port));
+    let further = by_name.into_iter().filter(|at| !named.contains(at) && may_lead_to(*at));
+    let mut places: Vec<Place> = named.iter().map(|addr| (*addr, hosts.contains(&addr.ip()))).collect();
+    places.extend(further.map(|at| (at, true)));
     places.truncate(MAX_PLACES);
     places
 }
@@ -163,6 +163,7 @@ mod tests {
     use std::net::UdpSocket;
 
     use proto::stun::BindingRequest;
+    use proto::ticket::Reachable;
     use relay::net::OsNet;
 
     use super::*;
@@ -193,6 +194,17 @@ mod tests {
         drop(closed);
         #[cfg(target_os = "linux")]
         assert_eq!(outcome(at).await, Outcome::Refused(Refused::PortClosed));
+    }
+
+    #[tokio::test]
+    async fn a_name_is_followed_only_where_it_may_lead() {
+        let named = [addr("203.0.113.1:3478")];
+        let ask = async |url_host| {
+            let may_lead_to = |at| Reachable::of(url_host).may_lead_to(at);
+            places(&OsNet, "127.0.0.1", &named, may_lead_to).await
+        };
+        assert_eq!(ask("example.com").await, [(named[0], false)], "a stranger's name must not aim us here");
+        assert_eq!(ask("localhost").await, [(named[0], false), (addr("127.0.0.1:3478"), true)]);
     }
 
     #[test]

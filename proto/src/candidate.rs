@@ -45,6 +45,38 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// A family of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// That of an address.
+    pub fn of(addr: SocketAddr) -> Self {
+        if canonical(addr).is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// As a user reads it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        }
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
+}
+
 /// What an address is good for, as the question "may we send there?" needs it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {

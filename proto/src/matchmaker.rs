@@ -121,8 +121,8 @@ struct Session {
     instance: Option<Instance>,
     admitted: bool,
     observed: SocketAddr,
-    /// Where it was seen in the family that its session does not use.
-    also: Option<SocketAddr>,
+    /// Where it was seen beside its session: in the family that this does not use, or in both where it uses none.
+    also: Seen,
     /// Whose part of all sessions it takes.
     prefix: Option<Prefix>,
     /// With what is said of the NAT to who holds the ticket.
@@ -139,7 +139,7 @@ struct Session {
 impl Session {
     /// Where it is seen.
     fn seen(&self) -> Seen {
-        self.also.into_iter().chain([self.observed]).collect()
+        self.also.and(self.observed)
     }
 }
 
@@ -206,7 +206,7 @@ impl Matchmaker {
                 instance: None,
                 admitted: false,
                 observed: canonical(observed),
-                also: None,
+                also: Seen::NOWHERE,
                 prefix,
                 shares: BTreeMap::new(),
                 exchanges: VecDeque::new(),
@@ -227,7 +227,7 @@ impl Matchmaker {
         {
             session.observed = observed;
             // One of the same family is not known any more: the session's own is.
-            session.also = session.also.filter(|also| also.is_ipv4() != observed.is_ipv4());
+            session.also = session.also.only(|also| Seen::at(observed).like(also).is_none());
             self.send(key, FromServer::Observed(observed));
         }
     }
@@ -366,14 +366,15 @@ impl Matchmaker {
         let Some(session) = self.sessions.get_mut(&key).filter(|_| is_proven) else { return };
         let is_other = session.observed.ip().is_unspecified() || session.observed.is_ipv4() != addr.is_ipv4();
         if is_other {
-            session.also = Some(addr);
+            session.also = session.also.and(addr);
         }
     }
 
-    /// What is about to be forwarded to `to` comes from a session that is seen in the other family too.
+    /// What is about to be forwarded to `to` comes from a session that is seen elsewhere too.
     fn tell_also_seen(&mut self, to: SessionKey, about: SessionKey) {
         let (from, from_instance, _) = self.identity(about);
-        if let Some(observed) = self.sessions.get(&about).and_then(|session| session.also) {
+        let also = self.sessions.get(&about).map(|session| session.also).unwrap_or_default();
+        for observed in also.iter() {
             self.send(to, FromServer::AlsoSeen { from, from_instance, observed });
         }
     }

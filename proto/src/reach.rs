@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::candidate::{Scope, canonical, scope};
+use crate::interface::is_shared;
 use crate::ticket::MAX_ADDRS;
 
 /// From how far an address can be used, narrowest first.
@@ -33,13 +34,6 @@ impl Width {
             Scope::Global if is_shared(ip) => Some(Self::Carrier),
             Scope::Global => Some(Self::World),
         }
-    }
-}
-
-fn is_shared(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64,
-        IpAddr::V6(_) => false,
     }
 }
 

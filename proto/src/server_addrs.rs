@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::candidate::{Scope, canonical, scope};
+use crate::reach::Width;
 
 /// How many addresses are kept.
 pub const MAX_SERVER_ADDRS: usize = 16;
@@ -90,14 +91,9 @@ pub fn at_host(hosts: &[IpAddr], named: impl IntoIterator<Item = u16>) -> Vec<So
 /// is not known where. One that is worth less far from the server than the one that we reached it at is not: a public
 /// server that names a private address is behind a NAT, and there may be somebody else at that address here.
 pub fn meant_for_us(named: &[SocketAddr], reached: Option<IpAddr>) -> Vec<SocketAddr> {
-    let reach = |ip: IpAddr| match scope(SocketAddr::new(ip, 1)) {
-        Scope::Unusable => 0,
-        Scope::Loopback => 1,
-        Scope::Local => 2,
-        Scope::Global => 3,
-    };
-    let least = reached.map_or(2, reach);
-    named.iter().map(|addr| canonical(*addr)).filter(|addr| reach(addr.ip()) >= least).collect()
+    let least = reached.and_then(Width::of).unwrap_or(Width::Network);
+    let is_wide = |addr: &SocketAddr| Width::of(addr.ip()).is_some_and(|width| width >= least);
+    named.iter().map(|addr| canonical(*addr)).filter(is_wide).collect()
 }
 
 #[cfg(test)]

@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use crate::candidate::canonical;
+use crate::candidate::{Family, canonical};
 use crate::id::PeerId;
 use crate::reach::{Door, Width};
 use clients::Clients;
-pub use warning::{Family, Host, Warning, WarningKind};
+pub use warning::{Host, Warning, WarningKind};
 
 /// A warning that comes and goes is news once in so long.
 const AGAIN: Duration = Duration::from_secs(3600);

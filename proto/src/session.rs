@@ -171,7 +171,7 @@ pub struct Session {
     moved: bool,
     pings: u32,
     /// Where the sender of the next message is seen beside the address of its session.
-    also_seen: Option<(PeerId, Instance, SocketAddr)>,
+    also_seen: Option<(PeerId, Instance, Seen)>,
     rng: ChaCha12Rng,
     actions: VecDeque<SessionAction>,
     events: VecDeque<SessionEvent>,
@@ -315,7 +315,7 @@ impl Session {
         let also_seen = self.also_seen.take();
         let seen = |from: PeerId, instance: Instance, observed: Option<SocketAddr>| {
             let also = also_seen.filter(|(peer, of, _)| (*peer, *of) == (from, instance));
-            also.map(|(_, _, addr)| addr).into_iter().chain(observed).collect::<Seen>()
+            also.map(|(_, _, seen)| seen).unwrap_or_default().also(observed.into_iter().collect())
         };
         match message {
             FromServer::Welcome { version: _, observed, udp_alternate, relays } => {
@@ -349,7 +349,9 @@ impl Session {
             }
             FromServer::Pong(_) => {}
             FromServer::AlsoSeen { from, from_instance, observed } => {
-                self.also_seen = Some((from, from_instance, observed));
+                let before = also_seen.filter(|(peer, of, _)| (*peer, *of) == (from, from_instance));
+                let before = before.map(|(_, _, seen)| seen).unwrap_or_default();
+                self.also_seen = Some((from, from_instance, before.and(observed)));
             }
         }
     }

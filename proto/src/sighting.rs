@@ -166,6 +166,13 @@ impl Sightings {
         }
     }
 
+    /// Whether each address has answered, counts as silent, or shows nothing new: then [`Self::seen`] is all that there is.
+    pub fn has_settled(&self) -> bool {
+        let is_settled =
+            |asked: &Asked| asked.seen.is_some() || asked.next.is_none() || asked.unanswered > SILENT_AFTER;
+        self.asked.values().all(is_settled)
+    }
+
     /// Where the main socket is seen beside the session.
     pub fn seen(&self) -> Seen {
         self.asked.values().filter_map(|asked| asked.seen).collect()

@@ -35,7 +35,7 @@ struct InFamily {
 
 /// Asks the addresses that a server names, and those of its URL's host.
 pub(super) async fn ask(net: &Arc<dyn Net>, known: &WellKnown, host: &str) -> Found {
-    let places = probe::places(&**net, host, &known.udp).await;
+    let places = probe::places(&**net, host, &known.udp, |_| true).await;
     let others: Vec<SocketAddr> = known.udp_alternate.iter().map(|addr| canonical(*addr)).collect();
     let of = |is_v4: bool| -> Vec<Place> {
         places.iter().copied().filter(|(at, _)| at.is_ipv4() == is_v4).collect()

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use proto::candidate::{Scope, canonical, scope};
-use proto::no_udp::{Family, Outcome, Refused, Tried};
+use proto::candidate::{Family, Scope, canonical, scope};
+use proto::no_udp::{Outcome, Refused, Tried};
 
 use super::ask::Found;
 

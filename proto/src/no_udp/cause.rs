@@ -4,38 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Outcome, Refused, Tried, Unreachable};
-use crate::candidate::{Scope, scope};
-
-/// A family of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// That of an address.
-    pub fn of(addr: SocketAddr) -> Self {
-        if addr.ip().to_canonical().is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// As a user reads it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        }
-    }
-
-    const fn other(self) -> Self {
-        match self {
-            Self::V4 => Self::V6,
-            Self::V6 => Self::V4,
-        }
-    }
-}
+use crate::candidate::{Family, Scope, scope};
 
 /// Why no UDP passes between this machine and the server. Its text is a clause that names the cause and the cure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

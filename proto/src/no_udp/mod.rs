@@ -10,7 +10,7 @@ mod probe;
 
 use std::net::SocketAddr;
 
-pub use cause::{Cause, Family, Here, diagnose};
+pub use cause::{Cause, Here, diagnose};
 pub use probe::Probe;
 
 /// What became of one probe.

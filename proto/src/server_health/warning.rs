@@ -3,14 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-/// A family of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
+use crate::candidate::Family;
 
 /// The name by which clients come.
 #[derive(Debug, Clone, PartialEq, Eq)]

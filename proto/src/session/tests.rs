@@ -310,4 +310,16 @@ fn what_is_said_before_an_offer_adds_to_where_its_sender_is_seen_and_to_nothing_
         let [SessionEvent::Trickle { observed, .. }] = &seen[..] else { panic!("{seen:?}") };
         assert_eq!(observed.iter().count(), families);
     }
+    // Of who comes through a relay both are said so.
+    let other = FromServer::AlsoSeen {
+        from: PEER,
+        from_instance: Instance([2; 8]),
+        observed: "[2001:db8::9]:9".parse().unwrap(),
+    };
+    let FromServer::Trickle { from, from_instance, trickle, .. } = trickle(2) else { panic!() };
+    let relayed = FromServer::Trickle { from, from_instance, observed: "[::]:0".parse().unwrap(), trickle };
+    [also, other, relayed].into_iter().for_each(|message| session.handle_message(message, now));
+    let seen = events(&mut session);
+    let [SessionEvent::Trickle { observed, .. }] = &seen[..] else { panic!("{seen:?}") };
+    assert_eq!(observed.iter().count(), 2);
 }

@@ -66,8 +66,11 @@ fn a_silent_address_is_asked_ever_more_rarely_and_counts_as_silent_then() {
     sightings.set_servers([server], None, begin);
     let (_, request) = sightings.poll_transmit(begin).unwrap();
     assert!(sightings.handle_answer(server, &answer(&request, seen, &notary, begin), begin));
+    assert!(sightings.has_settled());
+    sightings.restart(begin);
     let mut sent = 0;
     while sightings.poll_timeout().unwrap() < begin + Duration::from_secs(3600) {
+        assert_eq!(sightings.has_settled(), sent > SILENT_AFTER, "{sent}");
         let now = sightings.poll_timeout().unwrap();
         assert!(sightings.poll_transmit(now).is_some() && sightings.poll_transmit(now).is_none());
         sent += 1;

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use proto::interface::OwnAddress;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until};
 
 pub use changes::{Change, NetworkChanges, QUIET};
 pub use os::{OsLink, OsNet, SOCKET_BUFFER};
@@ -213,17 +214,38 @@ pub fn preferred(net: &dyn Net) -> IpFamily {
     }
 }
 
-/// All addresses of a host, those of the preferred family first. It is there when both families have answered.
+/// How long one family's addresses wait for those of the other: a resolver may drop the questions for one.
+const OTHER_FAMILY: Duration = Duration::from_millis(500);
+
+/// All addresses of a host, those of the preferred family first. It is there when both families have answered, or when one
+/// has addresses and the other has had half a second more.
 ///
 /// # Errors
 /// No family has an address, and the look-up in one of them failed.
 pub async fn resolve_all(net: &dyn Net, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let (v4, v6) = tokio::join!(net.resolve(host, port, IpFamily::V4), net.resolve(host, port, IpFamily::V6));
-    let (first, second) = match preferred(net) {
-        IpFamily::V4 => (v4, v6),
-        IpFamily::V6 => (v6, v4),
+    let preferred = preferred(net);
+    let other = match preferred {
+        IpFamily::V4 => IpFamily::V6,
+        IpFamily::V6 => IpFamily::V4,
     };
-    match (first, second) {
+    let (mut asking_first, mut asking_second) =
+        (net.resolve(host, port, preferred), net.resolve(host, port, other));
+    let (mut first, mut second) = (None, None);
+    let mut until = None;
+    while first.is_none() || second.is_none() {
+        tokio::select! {
+            biased;
+            found = &mut asking_first, if first.is_none() => first = Some(found),
+            found = &mut asking_second, if second.is_none() => second = Some(found),
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => break,
+        }
+        let has_any =
+            [&first, &second].iter().any(|found| matches!(found, Some(Ok(found)) if !found.is_empty()));
+        if has_any {
+            until.get_or_insert_with(|| Instant::now() + OTHER_FAMILY);
+        }
+    }
+    match (first.unwrap_or_else(|| Ok(Vec::new())), second.unwrap_or_else(|| Ok(Vec::new()))) {
         (Ok(first), Ok(second)) => Ok([first, second].concat()),
         (Ok(found), Err(error)) | (Err(error), Ok(found)) => {
             if found.is_empty() {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::scripted::{Dns, ScriptedNet, ms};
 use super::{Connected, LOOKING_UP, NameError, Origin, Outbound, OutboundError};
 use crate::net::IpFamily::{V4, V6};
+use crate::net::resolve_all;
 
 const HOST: &str = "s.example";
 const V4_IP: &str = "192.0.2.1";
@@ -46,6 +47,22 @@ async fn a_resolver_that_drops_one_familys_questions_costs_no_more_than_the_reso
     net.dns(HOST, V6, Dns::Says(ms(20), vec![V6_IP])).dns(HOST, V4, Dns::Drops);
     net.accepts(V6_IP, ms(5));
     assert_eq!(reached(&net.outbound(), HOST).await, (V6_IP.to_owned(), ms(25)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_addresses_are_those_of_the_family_that_answers_where_the_other_does_not() {
+    for (answers, drops, ip) in [(V4, V6, V4_IP), (V6, V4, V6_IP)] {
+        let net = ScriptedNet::from(&BOTH);
+        net.dns(HOST, answers, Dns::Says(ms(20), vec![ip])).dns(HOST, drops, Dns::Drops);
+        let begin = Instant::now();
+        assert_eq!(resolve_all(&net, HOST, 80).await.unwrap(), [at(ip)]);
+        assert_eq!(begin.elapsed(), ms(520));
+    }
+    let net = ScriptedNet::from(&BOTH);
+    net.dns(HOST, V4, Dns::Says(ms(20), vec![V4_IP])).dns(HOST, V6, Dns::Says(ms(200), vec![V6_IP]));
+    assert_eq!(resolve_all(&net, HOST, 80).await.unwrap(), [at(V6_IP), at(V4_IP)]);
+    net.dns(HOST, V4, Dns::GivesUp(ms(20))).dns(HOST, V6, Dns::Says(ms(700), vec![]));
+    assert!(resolve_all(&net, HOST, 80).await.is_err(), "no address, and no answer in one family");
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,10 +131,11 @@ impl Driver {
             task.abort();
         }
         let (net, host) = (Arc::clone(&self.parts.net), self.parts.server.host().to_owned());
+        let reachable = self.parts.server.reachable();
         let (udp, others) = (self.servers.addrs.as_slice().to_vec(), self.ports.alternates().to_vec());
         let (seeds, inputs) = ([random(&mut self.rng), random(&mut self.rng)], self.parts.inputs.clone());
         let task = tokio::spawn(async move {
-            let places = probe::places(&*net, &host, &udp).await;
+            let places = probe::places(&*net, &host, &udp, |at| reachable.may_lead_to(at)).await;
             let beside = probe::ports_beside(&places, &others);
             let [first, second] = seeds;
             // One after the other: the refusal that a router has to spare is to come for the main port.

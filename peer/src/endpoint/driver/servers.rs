@@ -27,8 +27,8 @@ pub(super) struct ServerSide {
     pub(super) left_relay: u32,
     /// The address at which the session has the server, unless it goes through the relay.
     session: Option<SocketAddr>,
-    /// Whether the session sees us at an IPv4 address, if it sees us.
-    session_sees_v4: Option<bool>,
+    /// Where the session sees us, if it does.
+    session_sees: Seen,
     observed: Seen,
     /// How this network reaches IPv4 addresses, where it has no IPv4.
     pub(super) nat64: Option<Nat64Prefix>,
@@ -41,7 +41,7 @@ impl ServerSide {
             sightings: Sightings::new(seed),
             left_relay: 0,
             session: None,
-            session_sees_v4: None,
+            session_sees: Seen::NOWHERE,
             observed: Seen::NOWHERE,
             nat64: None,
         }
@@ -65,7 +65,7 @@ impl ServerSide {
 
     /// The server's address that sees us at an address of this family, as far as that is known; else one of that family.
     pub(super) fn address(&self, is_v4: bool) -> Option<SocketAddr> {
-        let by_session = self.session.filter(|_| self.session_sees_v4 == Some(is_v4));
+        let by_session = self.session.filter(|_| self.session_sees_v4() == Some(is_v4));
         let known = || self.addrs.as_slice().iter().copied().find(|addr| addr.is_ipv4() == is_v4);
         by_session.or_else(|| self.sightings.server(is_v4)).or_else(known)
     }
@@ -78,7 +78,7 @@ impl ServerSide {
 
     /// The IPv4 address at which the server was really reached.
     fn reached_v4(&self) -> Option<IpAddr> {
-        let by_session = self.session.filter(|_| self.session_sees_v4 == Some(true));
+        let by_session = self.session.filter(|_| self.session_sees_v4() == Some(true));
         let reached = by_session.or_else(|| self.sightings.server(true))?.ip();
         match (reached, self.nat64) {
             (IpAddr::V6(ip), Some(prefix)) => prefix.extract(ip).map(IpAddr::V4),
@@ -102,7 +102,19 @@ impl ServerSide {
     /// All of the server's addresses but the session's are asked where they see us, until that is known of both families.
     fn ask_the_others(&mut self, now: Instant) {
         let others = self.addrs.as_slice().iter().copied().filter(|addr| Some(*addr) != self.session);
-        self.sightings.set_servers(others, self.session_sees_v4, now);
+        self.sightings.set_servers(others, self.session_sees_v4(), now);
+    }
+
+    /// Whether the session sees us at an IPv4 address, if it sees us.
+    fn session_sees_v4(&self) -> Option<bool> {
+        self.session_sees.iter().next().map(|addr| addr.is_ipv4())
+    }
+
+    /// Where the server sees us, once all of its addresses were asked: an address of the other family that none shows
+    /// belongs to a network where we were before. While none shows anything, the server may be away.
+    fn seen_by_all(&self) -> Option<Seen> {
+        let seen = self.sightings.seen().also(self.session_sees);
+        (self.sightings.has_settled() && !seen.is_empty()).then_some(seen)
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -132,10 +144,9 @@ impl Driver {
 
     /// The session sees us here; through a relay it sees nothing.
     pub(super) fn handle_observed(&mut self, observed: SocketAddr, now: Instant) {
-        let seen = Seen::at(observed);
-        self.servers.session_sees_v4 = seen.iter().next().map(|addr| addr.is_ipv4());
+        self.servers.session_sees = Seen::at(observed);
         self.servers.ask_the_others(now);
-        self.handle_seen(self.servers.observed.also(seen), now);
+        self.handle_seen(self.servers.observed.also(self.servers.session_sees), now);
     }
 
     /// A session has begun: what the last one was told of our addresses the server does not know any more.
@@ -214,6 +225,9 @@ impl Driver {
         while let Some((server, request)) = self.servers.sightings.poll_transmit(now) {
             // No route, no such family: an address that does not answer.
             let _ = main.send_datagram(server, &request);
+        }
+        if let Some(seen) = self.servers.seen_by_all() {
+            self.handle_seen(seen, now);
         }
     }
 

@@ -162,6 +162,21 @@ fn nat64_is_looked_for_in_each_network_though_the_session_outlives_the_change() 
 }
 
 #[test]
+fn an_address_of_a_family_that_the_network_has_no_more_is_forgotten() {
+    run(&pair(1, HOME, HOME).with_ipv6().empty_home("elsewhere", Kind::Ipv6Firewall), 1, async |lab| {
+        let _server = lab.server();
+        let b = lab.peer("b", 0);
+        b.endpoint.online().await.unwrap();
+        sleep(5 * SEC).await;
+        let observed = async || b.endpoint.status().await.unwrap().observed;
+        assert!(observed().await.is_some_and(|addr| addr.is_ipv4()));
+        lab.world.with_world(|world| world.roam("b", "elsewhere"));
+        sleep(20 * SEC).await;
+        assert!(observed().await.is_some_and(|addr| addr.is_ipv6()), "{:?}", observed().await);
+    });
+}
+
+#[test]
 fn homes_behind_carriers_meet_directly_though_the_servers_other_port_is_closed() {
     let carrier = HOME.behind_carrier();
     run(&pair(1, carrier, carrier), 1, async |lab| {
