@@ -283,6 +283,8 @@ impl Driver {
         remote.observed = before.also(observed);
         if observed.has_moved_from(&before) {
             tracing::debug!(peer = ?from.0, "it has moved");
+            // What came before is not to be taken for a sign of life after it.
+            remote.report_traffic(&self.parts.socket, now);
             remote.agent.handle_remote_change(now);
         }
         if let (Some(punch), Some((nat, round))) = (&mut remote.punch, remote.signals.told(from, trickle)) {
