@@ -5,6 +5,8 @@
 //! two for as long as both are here: either may move. It forwards nothing else, so a session can't be used to
 //! talk to strangers.
 
+mod early;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,12 +15,13 @@ use crate::admission::Admission;
 use crate::candidate::canonical;
 use crate::id::{Instance, PeerId, ShareId};
 use crate::limit::{Prefix, PrefixParts, Rate};
-use crate::machine::Bucket;
+use crate::machine::{Bucket, earliest};
 use crate::seen::Seen;
 use crate::sighting::{Notary, Proof};
 use crate::wire::VERSION;
 use crate::wire::session::{FromServer, ToServer, Undeliverable, close};
 use crate::wire::signal::{Nonce, Offer, RelayHint, SealedNat, Verdict};
+use early::EarlyOffers;
 
 /// Names a session among those of this server, never reused.
 pub type SessionKey = u64;
@@ -46,6 +49,9 @@ pub struct MatchmakerConfig {
     pub silence: Duration,
     /// How long the hello may take.
     pub hello: Duration,
+    /// How long after its first session a server waits for sharers who may be on their way back to it: as long as they
+    /// take after a short absence.
+    pub returning: Duration,
     /// Who may register shares. Who only connects to one needs its ticket and nothing else.
     pub admission: Admission,
     /// Sent with each welcome.
@@ -69,6 +75,7 @@ impl Default for MatchmakerConfig {
             exchange: Duration::from_secs(30),
             silence: Duration::from_secs(60),
             hello: Duration::from_secs(5),
+            returning: Duration::from_secs(5),
             admission: Admission::default(),
             udp_alternate: Vec::new(),
             relays: Vec::new(),
@@ -155,6 +162,7 @@ pub struct Matchmaker {
     exchanges: BTreeMap<Nonce, Exchange>,
     /// When each session falls silent, at the earliest: refreshed lazily, one entry a session.
     silences: BTreeSet<(Instant, SessionKey)>,
+    early: EarlyOffers,
     actions: VecDeque<MatchmakerAction>,
     stats: MatchmakerStats,
 }
@@ -163,6 +171,7 @@ impl Matchmaker {
     /// An empty one.
     pub fn new(config: MatchmakerConfig) -> Self {
         let parts = PrefixParts::new(config.max_sessions_each);
+        let early = EarlyOffers::new(config.returning);
         Self {
             config,
             sessions: BTreeMap::new(),
@@ -171,6 +180,7 @@ impl Matchmaker {
             shares: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             silences: BTreeSet::new(),
+            early,
             actions: VecDeque::new(),
             stats: MatchmakerStats::default(),
         }
@@ -178,6 +188,7 @@ impl Matchmaker {
 
     /// A peer, proven by TLS, has a connection; `observed` is its address.
     pub fn handle_connected(&mut self, key: SessionKey, peer: PeerId, observed: SocketAddr, now: Instant) {
+        self.early.begin(now);
         let ip = observed.ip().to_canonical();
         let prefix = (!ip.is_loopback() && !ip.is_unspecified()).then(|| Prefix::of(ip));
         if self.sessions.len() >= self.config.max_sessions || prefix.is_some_and(|it| !self.parts.take(it)) {
@@ -249,29 +260,9 @@ impl Matchmaker {
                 self.handle_hello(key, instance, now);
             }
             ToServer::Register { .. } if greeted && !session.admitted => self.cut(key, close::NOT_ADMITTED),
-            ToServer::Register { share, nat } if greeted => self.register(key, share, nat),
+            ToServer::Register { share, nat } if greeted => self.register(key, share, nat, now),
             ToServer::Unregister { share } if greeted => self.unregister(key, share),
-            ToServer::Offer { to, offer } if greeted => {
-                let nonce = offer.nonce;
-                match self.open_exchange(key, to, offer.share, nonce, now) {
-                    Ok((sharer, to_instance)) => {
-                        let (from, from_instance, observed) = self.identity(key);
-                        self.stats.offers_forwarded += 1;
-                        let relay = self.config.relays.first().cloned();
-                        let nat = self.nat_told(key, sharer, &offer);
-                        self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay, nat });
-                        self.tell_also_seen(sharer, key);
-                        self.send(sharer, FromServer::Offer { from, from_instance, observed, offer });
-                    }
-                    Err(reason) => {
-                        match reason {
-                            Undeliverable::Offline => self.stats.offers_offline += 1,
-                            Undeliverable::Busy => self.stats.offers_limited += 1,
-                        }
-                        self.send(key, FromServer::Undelivered { offer: nonce, reason });
-                    }
-                }
-            }
+            ToServer::Offer { to, offer } if greeted => self.handle_offer(key, to, offer, now),
             ToServer::Answer { to: _, to_instance: _, answer } if greeted => {
                 let Some(connector) = self.connector_of(key, answer.offer, now) else { return };
                 let (from, from_instance, observed) = self.identity(key);
@@ -311,6 +302,9 @@ impl Matchmaker {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        for (from, to, offer) in self.early.that_waited_in_vain(now) {
+            self.handle_offer(from, to, offer, now);
+        }
         while let Some(&(at, key)) = self.silences.first() {
             if at > now {
                 break;
@@ -328,7 +322,7 @@ impl Matchmaker {
 
     /// When [`Self::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.silences.first().map(|(at, _)| *at)
+        earliest(self.silences.first().map(|(at, _)| *at), self.early.poll_timeout())
     }
 
     /// What the shell must do next.
@@ -385,7 +379,32 @@ impl Matchmaker {
         }
     }
 
-    fn register(&mut self, key: SessionKey, share: ShareId, nat: Option<SealedNat>) {
+    /// Carries an offer to the newest registration of its share. At a server that has just started a sharer may be on its
+    /// way back: until then the offer waits for it.
+    fn handle_offer(&mut self, key: SessionKey, to: PeerId, offer: Offer, now: Instant) {
+        let nonce = offer.nonce;
+        match self.open_exchange(key, to, offer.share, nonce, now) {
+            Ok((sharer, to_instance)) => {
+                let (from, from_instance, observed) = self.identity(key);
+                self.stats.offers_forwarded += 1;
+                let relay = self.config.relays.first().cloned();
+                let nat = self.nat_told(key, sharer, &offer);
+                self.send(key, FromServer::Forwarded { offer: nonce, to_instance, relay, nat });
+                self.tell_also_seen(sharer, key);
+                self.send(sharer, FromServer::Offer { from, from_instance, observed, offer });
+            }
+            Err(Undeliverable::Offline) if self.early.takes(key, to, &offer, now) => {}
+            Err(reason) => {
+                match reason {
+                    Undeliverable::Offline => self.stats.offers_offline += 1,
+                    Undeliverable::Busy => self.stats.offers_limited += 1,
+                }
+                self.send(key, FromServer::Undelivered { offer: nonce, reason });
+            }
+        }
+    }
+
+    fn register(&mut self, key: SessionKey, share: ShareId, nat: Option<SealedNat>, now: Instant) {
         let max_shares = self.config.max_shares;
         let Some(session) = self.sessions.get_mut(&key) else { return };
         if let Some(told) = session.shares.get_mut(&share) {
@@ -397,13 +416,17 @@ impl Matchmaker {
             return self.cut(key, close::PROTOCOL);
         }
         session.shares.insert(share, nat);
-        let line = self.shares.entry((session.peer, share)).or_default();
+        let peer = session.peer;
+        let line = self.shares.entry((peer, share)).or_default();
         let displaced = line.last().copied().filter(|last| *last != key);
         line.retain(|other| *other != key);
         line.push(key);
         self.send(key, FromServer::Registered { share });
         if let Some(older) = displaced {
             self.send(older, FromServer::Displaced { share });
+        }
+        for (from, to, offer) in self.early.for_share(peer, share) {
+            self.handle_offer(from, to, offer, now);
         }
     }
 
@@ -522,6 +545,7 @@ impl Matchmaker {
 
     fn remove(&mut self, key: SessionKey) {
         let Some(session) = self.sessions.remove(&key) else { return };
+        self.early.forget(key);
         self.silences.remove(&(session.listed_at, key));
         if let Some(prefix) = session.prefix {
             self.parts.give_back(prefix);

@@ -258,11 +258,15 @@ impl ServerHealth {
 
     fn raise(&mut self, index: usize, warning: Warning, now: Instant) {
         let slot = (warning.kind(), index);
-        // The first of its kind is as good as the next, and a stranger may make many.
-        if self.active.contains_key(&slot) {
+        let is_due = self.told.get(&slot).is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN);
+        // The first of its kind is as good as the next, and a stranger may make many. But a name that a stranger made up
+        // must not hide another one for ever.
+        let is_another_name =
+            |active: &Warning| active.asked_name().is_some_and(|name| Some(name) != warning.asked_name());
+        if self.active.get(&slot).is_some_and(|active| !is_due || !is_another_name(active)) {
             return;
         }
-        if self.told.get(&slot).is_none_or(|at| now.saturating_duration_since(*at) >= AGAIN) {
+        if is_due {
             self.told.insert(slot, now);
             self.news.push_back(warning.clone());
         }

@@ -243,7 +243,8 @@ async fn every_metric_moves() {
         ..Limits::default()
     };
     let offers_from = Rate { burst: 2, refill: Duration::from_secs(3600) };
-    let matchmaker = MatchmakerConfig { offers_from, ..MatchmakerConfig::default() };
+    let returning = Duration::ZERO;
+    let matchmaker = MatchmakerConfig { offers_from, returning, ..MatchmakerConfig::default() };
     let server = start(ServerConfig { limits, matchmaker, ..loopback() });
     assert_eq!(metric(&server, "culvert_sessions").await, 0);
 

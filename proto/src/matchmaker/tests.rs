@@ -99,6 +99,8 @@ fn an_offer_reaches_the_sharer_with_the_observed_address() {
 #[test]
 fn unknown_and_offline_look_the_same() {
     let mut rig = Rig::pair();
+    // The time in which sharers come back to a server that has just started is over.
+    rig.now += MatchmakerConfig::default().returning;
     rig.say(2, ToServer::Offer { to: CONNECTOR, offer: offer(8) });
     rig.machine.handle_disconnected(1);
     rig.offer(2, 9);
@@ -422,4 +424,52 @@ fn who_comes_through_a_relay_is_told_of_in_each_family_that_it_was_seen_in() {
         let said = FromServer::AlsoSeen { from: from.0, from_instance: from.1, observed: addr };
         assert!(heard.contains(&MatchmakerAction::Send(1, said)), "{addr}");
     }
+}
+
+#[test]
+fn an_offer_at_a_server_that_has_just_started_waits_for_the_sharer_to_come_back() {
+    let mut rig = Rig::new(MatchmakerConfig::default());
+    rig.join(2, CONNECTOR, 2);
+    rig.offer(2, 1);
+    rig.heard();
+    assert_eq!(rig.machine.poll_timeout(), Some(rig.now + MatchmakerConfig::default().returning));
+    rig.now += Duration::from_secs(2);
+    rig.join(1, SHARER, 1);
+    rig.say(1, ToServer::Register { share: SHARE, nat: None });
+    let heard = rig.heard();
+    assert!(
+        heard.iter().any(|it| matches!(it, MatchmakerAction::Send(1, FromServer::Offer { .. }))),
+        "{heard:?}"
+    );
+    assert!(heard.iter().any(|it| matches!(it, MatchmakerAction::Send(2, FromServer::Forwarded { .. }))));
+}
+
+#[test]
+fn an_offer_waits_for_a_bounded_time_and_only_at_the_start() {
+    let offline = |heard: &[MatchmakerAction]| {
+        heard
+            .iter()
+            .filter(|it| matches!(it, MatchmakerAction::Send(2, FromServer::Undelivered { .. })))
+            .count()
+    };
+    let mut rig = Rig::new(MatchmakerConfig::default());
+    rig.join(2, CONNECTOR, 2);
+    rig.heard();
+    // One session has four that wait; the fifth is answered at once.
+    (1..=5).for_each(|nonce| rig.offer(2, nonce));
+    assert_eq!(offline(&rig.heard()), 1);
+    rig.now += MatchmakerConfig::default().returning;
+    rig.machine.handle_timeout(rig.now);
+    assert_eq!(offline(&rig.heard()), 4);
+    rig.offer(2, 6);
+    assert_eq!(offline(&rig.heard()), 1);
+    assert_eq!(rig.machine.stats().offers_offline, 6);
+    // A session that goes takes what waits with it.
+    let mut rig = Rig::new(MatchmakerConfig::default());
+    rig.join(2, CONNECTOR, 2);
+    rig.offer(2, 1);
+    rig.machine.handle_disconnected(2);
+    rig.heard();
+    rig.machine.handle_timeout(rig.now + Duration::from_secs(9));
+    assert_eq!(rig.heard(), []);
 }

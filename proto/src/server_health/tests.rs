@@ -217,6 +217,21 @@ fn a_name_that_is_not_the_servers_is_said_once_however_many_there_are() {
 }
 
 #[test]
+fn a_made_up_name_hides_another_one_for_no_longer_than_an_hour() {
+    let mut health = plain();
+    let begin = start();
+    let later = begin + AGAIN;
+    health.handle_unknown_host("made-up.example", begin);
+    health.handle_unknown_host("real.example", later - Duration::from_secs(1));
+    assert_eq!(std::iter::from_fn(|| health.poll_warning()).count(), 1);
+    health.handle_unknown_host("made-up.example", later);
+    assert_eq!(health.poll_warning(), None, "the same is no news");
+    health.handle_unknown_host("real.example", later);
+    assert!(health.poll_warning().unwrap().to_string().ends_with("add --apex real.example"));
+    assert_eq!(health.warnings().count(), 1);
+}
+
+#[test]
 fn a_relay_that_is_away_is_named_with_the_reason_until_it_is_back() {
     let relays = vec!["https://a/relay".to_owned(), "https://b/relay".to_owned()];
     let mut health = server(ServerFacts { relays, ..ServerFacts::default() });

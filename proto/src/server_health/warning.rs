@@ -188,6 +188,24 @@ impl Warning {
     }
 }
 
+impl Warning {
+    /// The name by which the server was asked, where the warning is about that. Clients choose it.
+    pub(super) fn asked_name(&self) -> Option<&str> {
+        match self {
+            Self::NoPublicUrl { name } | Self::NotApex { name } => Some(name),
+            Self::NoAddress { .. }
+            | Self::Loopback { .. }
+            | Self::Private { .. }
+            | Self::FamilyNotBound { .. }
+            | Self::UdpOnLoopback { .. }
+            | Self::Hidden { .. }
+            | Self::NoUdp { .. }
+            | Self::ProxyNotTrusted { .. }
+            | Self::RelayAway { .. } => None,
+        }
+    }
+}
+
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -123,6 +123,7 @@ impl Driver {
                 self.show_all_addresses(now);
                 self.handle_observed(observed, now);
                 self.handle_alternates(udp_alternate, now);
+                self.renew_exchanges(now);
                 self.ask_why_relayed();
                 let _ = self.parts.standing.send(Standing::Up);
             }

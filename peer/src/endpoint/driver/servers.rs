@@ -10,10 +10,12 @@ use proto::punch::Survey;
 use proto::seen::Seen;
 use proto::server_addrs::ServerAddrs;
 use proto::sighting::Sightings;
+use proto::stun::Role;
 use proto::wire::session::ToServer;
 use proto::wire::signal::Claims;
 
 use super::Driver;
+use crate::endpoint::PathPolicy;
 use crate::endpoint::remote::{Remote, RemoteKey};
 
 /// What is known of the server's addresses, and of ours as it sees them.
@@ -152,6 +154,18 @@ impl Driver {
         self.servers.sightings.restart(now);
     }
 
+    /// A session has begun, and with the last one have ended the exchanges in which a remote could be told of another address.
+    /// Who dialled a remote and has no direct path to it offers once more.
+    pub(super) fn renew_exchanges(&mut self, now: Instant) {
+        let is_without = |remote: &Remote| remote.role == Role::Connector && !is_direct(remote);
+        let keys = self.remotes.iter().filter(|(_, remote)| is_without(remote)).map(|(key, _)| *key);
+        for key in keys.collect::<Vec<RemoteKey>>() {
+            if self.parts.paths != PathPolicy::Relay {
+                self.repunch(key, now);
+            }
+        }
+    }
+
     /// Our address as the server sees it. Behind another public address is another NAT.
     fn handle_seen(&mut self, observed: Seen, now: Instant) {
         let before = std::mem::replace(&mut self.servers.observed, observed);
@@ -178,8 +192,6 @@ impl Driver {
     /// The server has been shown a further address of ours, and names it with each word of ours that it forwards. Those
     /// who need it have one: they may have met us on this session before the server knew.
     fn tell_of_further_address(&mut self, addr: SocketAddr) {
-        let is_direct =
-            |remote: &Remote| remote.agent.primary().is_some_and(|(_, kind, _)| kind == PathKind::Direct);
         let sought = self.remotes.iter().filter(|(_, remote)| !is_direct(remote));
         for key in sought.map(|(key, _)| *key).collect::<Vec<RemoteKey>>() {
             self.trickle(key, vec![Candidate::new(CandidateKind::Reflexive, addr)]);
@@ -231,6 +243,11 @@ impl Driver {
         let holds_shared = self.ways.interfaces().holds_shared();
         Grounds { observed, loopback, holds_shared, server: self.servers.reached_v4() }
     }
+}
+
+/// Whether data takes a direct path to it.
+fn is_direct(remote: &Remote) -> bool {
+    remote.agent.primary().is_some_and(|(_, kind, _)| kind == PathKind::Direct)
 }
 
 #[cfg(test)]

@@ -95,6 +95,23 @@ fn running_peers_follow_a_server_whose_port_moves() {
 }
 
 #[test]
+fn a_visitor_who_comes_while_the_server_moves_is_let_in_and_gets_a_direct_path() {
+    run(&pair(1, HOME, HOME), 1, async |lab| {
+        let server = lab.server_at(3478);
+        let b = sharer(&lab).await;
+        server.shutdown().await;
+        let _server = lab.server_at(4000);
+        let began = lab.world.elapsed();
+        let a = lab.relayed_peer("a", PathPolicy::Auto);
+        let connection = a.connect(&lab.ticket()).await.unwrap();
+        Visitor::fetch(&connection, 1000).await;
+        let took = direct(&lab, &a, began, 30 * SEC).await;
+        println!("direct after {took:?}; the sharer {:?}", kinds(&b));
+        assert!(took < 10 * SEC, "{took:?}");
+    });
+}
+
+#[test]
 fn a_session_stays_where_udp_passes_though_addresses_that_are_dialled_first_are_silent() {
     run(&pair(1, HOME, HOME).with_ipv6(), 1, async |lab| {
         let v6 = lab.world.net("s").addresses().unwrap().into_iter().find(IpAddr::is_ipv6).unwrap();
