@@ -16,7 +16,7 @@ use relay::program::state;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -175,14 +175,15 @@ async fn serve(dir: PathBuf, listener: UnixListener, desk: Arc<Desk>) {
         let Ok(permit) = Arc::clone(&asking).try_acquire_owned() else { continue };
         let desk = Arc::clone(&desk);
         tokio::spawn(async move {
-            let _ = timeout(PATIENCE, desk.answer(stream)).await;
-            drop(permit);
+            let _ = timeout(PATIENCE, desk.answer(stream, permit)).await;
         });
     }
 }
 
 impl Desk {
-    async fn answer(&self, mut stream: UnixStream) -> io::Result<()> {
+    /// Answers one request. The place among those who ask is free again before the stream ends, so that who sees the end
+    /// can ask again.
+    async fn answer(&self, mut stream: UnixStream, _place: OwnedSemaphorePermit) -> io::Result<()> {
         if stream.peer_cred()?.uid() != self.owner {
             return Ok(());
         }

@@ -405,28 +405,6 @@ fn a_proven_sighting_goes_with_what_is_forwarded_and_an_unproven_one_does_not() 
 }
 
 #[test]
-fn who_comes_through_a_relay_is_told_of_in_each_family_that_it_was_seen_in() {
-    let notary = Notary::new([9; 32], start());
-    let mut rig = Rig::new(MatchmakerConfig { notary: Some(notary.clone()), ..MatchmakerConfig::default() });
-    rig.join(1, SHARER, 1);
-    rig.say(1, ToServer::Register { share: SHARE, nat: None });
-    rig.machine.handle_connected(2, CONNECTOR, "[::]:0".parse().unwrap(), rig.now);
-    rig.say(2, ToServer::Hello { version: VERSION, instance: Instance([2; 8]), token: None });
-    let addrs = ["203.0.113.7:1", "[2001:db8::7]:4000"].map(|text| text.parse::<SocketAddr>().unwrap());
-    for addr in addrs {
-        rig.say(2, ToServer::Sighting { addr, proof: notary.prove(addr, start()).0 });
-    }
-    rig.heard();
-    rig.offer(2, 1);
-    let heard = rig.heard();
-    let from = (CONNECTOR, Instance([2; 8]));
-    for addr in addrs {
-        let said = FromServer::AlsoSeen { from: from.0, from_instance: from.1, observed: addr };
-        assert!(heard.contains(&MatchmakerAction::Send(1, said)), "{addr}");
-    }
-}
-
-#[test]
 fn an_offer_at_a_server_that_has_just_started_waits_for_the_sharer_to_come_back() {
     let mut rig = Rig::new(MatchmakerConfig::default());
     rig.join(2, CONNECTOR, 2);
@@ -472,4 +450,26 @@ fn an_offer_waits_for_a_bounded_time_and_only_at_the_start() {
     rig.heard();
     rig.machine.handle_timeout(rig.now + Duration::from_secs(9));
     assert_eq!(rig.heard(), []);
+}
+
+#[test]
+fn who_comes_through_a_relay_is_told_of_in_each_family_that_it_was_seen_in() {
+    let notary = Notary::new([9; 32], start());
+    let mut rig = Rig::new(MatchmakerConfig { notary: Some(notary.clone()), ..MatchmakerConfig::default() });
+    rig.join(1, SHARER, 1);
+    rig.say(1, ToServer::Register { share: SHARE, nat: None });
+    rig.machine.handle_connected(2, CONNECTOR, "[::]:0".parse().unwrap(), rig.now);
+    rig.say(2, ToServer::Hello { version: VERSION, instance: Instance([2; 8]), token: None });
+    let addrs = ["203.0.113.7:1", "[2001:db8::7]:4000"].map(|text| text.parse::<SocketAddr>().unwrap());
+    for addr in addrs {
+        rig.say(2, ToServer::Sighting { addr, proof: notary.prove(addr, start()).0 });
+    }
+    rig.heard();
+    rig.offer(2, 1);
+    let heard = rig.heard();
+    let from = (CONNECTOR, Instance([2; 8]));
+    for addr in addrs {
+        let said = FromServer::AlsoSeen { from: from.0, from_instance: from.1, observed: addr };
+        assert!(heard.contains(&MatchmakerAction::Send(1, said)), "{addr}");
+    }
 }
