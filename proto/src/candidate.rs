@@ -169,8 +169,7 @@ impl Grounds {
     /// address that is worth nothing elsewhere, and we reached the server at a global one. The router in between is
     /// that of both.
     fn shared_router(&self) -> Option<IpAddr> {
-        let is_inside =
-            !self.observed.is_empty() && self.observed.iter().all(|addr| scope(addr) != Scope::Global);
+        let is_inside = self.observed.is_inside();
         let is_global = |ip: &IpAddr| scope(SocketAddr::new(*ip, 1)) == Scope::Global;
         self.server.map(|ip| ip.to_canonical()).filter(|ip| is_inside && ip.is_ipv4() && is_global(ip))
     }
@@ -188,11 +187,11 @@ impl Grounds {
 
 /// Which of the candidates that a peer claims for itself may be tried, and what the server observed of it.
 ///
-/// A peer may name its local addresses. A global IPv4 address counts only if the server observed that
-/// very IP for it, or if it is in 100.64.0.0/10 and one of ours is too, or if it is the server's own and the server observed a local address: then both are behind one
-/// router, and the peer's own port at that router's address is tried too, which its packets to us open. A loopback
-/// address can't be claimed; the server may observe one, and it counts where our own session is on this machine too.
-/// What is dropped was never a reason to refuse the rest.
+/// A peer may name its local addresses. A global IPv4 address counts only if the server observed that very IP for it, or
+/// if it is in 100.64.0.0/10 and one of ours is too, or if it is the server's own and the server observed a local
+/// address: then both are behind one router, and the peer's own port at that router's address is tried too, which its
+/// packets to us open. A loopback address can't be claimed; the server may observe one, and it counts where our own
+/// session is on this machine too. What is dropped was never a reason to refuse the rest.
 pub fn believable(claimed: &[Candidate], grounds: &Grounds) -> Vec<Candidate> {
     let mut kept: Vec<Candidate> = Vec::new();
     for candidate in claimed.iter().take(MAX_CANDIDATES) {
@@ -342,6 +341,10 @@ mod tests {
             }
             assert!(!addrs.iter().any(|addr| addr == "198.51.100.9:53"));
         }
+        // Its IPv6 address, which no router translates, shows nothing of that.
+        let both = Seen::at("[2001:db8::2]:4000".parse().unwrap()).and("192.168.1.2:4000".parse().unwrap());
+        let kept = believable(&claimed, &Grounds { server, observed: both, ..Grounds::default() });
+        assert!(addrs(&kept).iter().any(|addr| addr == "203.0.113.1:4000"), "{kept:?}");
         // We are in that network too, or the peer is elsewhere, or nothing was observed: no guess.
         for (server, inside) in [
             ("192.168.1.9", "192.168.1.2:4000"),

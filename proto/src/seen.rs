@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-use crate::candidate::canonical;
+use crate::candidate::{Scope, canonical, scope};
 
 /// The addresses at which a server sees a peer's main socket. Of a peer that is at the server through a relay, and
 /// has shown no address by a [`crate::sighting`], it is empty.
@@ -74,6 +74,13 @@ impl Seen {
         self.iter().any(|addr| addr.ip() == ip.to_canonical())
     }
 
+    /// Whether the server sees it from inside of a network that both are in: at a local IPv4 address, whatever IPv6 shows,
+    /// which no router translates; or, where it is seen in IPv6 alone, at a local address of that.
+    pub fn is_inside(&self) -> bool {
+        let by = self.v4().or_else(|| self.v6());
+        by.is_some_and(|addr| matches!(scope(addr), Scope::Loopback | Scope::Local))
+    }
+
     /// Whether both are seen behind one address: behind one NAT.
     pub fn shares_ip_with(&self, other: &Self) -> bool {
         self.iter().any(|addr| other.has_ip(addr.ip()))
@@ -116,6 +123,20 @@ mod tests {
         assert!(both.has_ip("::ffff:192.0.2.9".parse().unwrap()));
         assert!(both.shares_ip_with(&seen(&["[2001:db8::1]:9"])));
         assert!(!both.shares_ip_with(&seen(&["192.0.2.1:9"])));
+    }
+
+    #[test]
+    fn a_local_ipv4_address_shows_that_the_server_is_in_the_same_network() {
+        for (addrs, is_inside) in [
+            (&["192.168.1.2:1"][..], true),
+            (&["127.0.0.1:1", "[2001:db8::1]:2"], true),
+            (&["[fd00::2]:1"], true),
+            (&["192.0.2.1:1", "[fd00::2]:1"], false),
+            (&["[2001:db8::1]:2"], false),
+            (&[], false),
+        ] {
+            assert_eq!(seen(addrs).is_inside(), is_inside, "{addrs:?}");
+        }
     }
 
     #[test]

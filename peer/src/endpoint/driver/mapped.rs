@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use proto::candidate::{Candidate, CandidateKind, Scope, scope};
+use proto::candidate::{Candidate, CandidateKind};
 
 use super::Driver;
 use crate::endpoint::remote::RemoteKey;
@@ -25,9 +25,7 @@ impl Driver {
     /// knows at which address it reached the server.
     pub(super) fn mapped_candidate(&self) -> Option<Candidate> {
         let observed = self.servers.observed();
-        let is_beside_server =
-            !observed.is_empty() && observed.iter().all(|addr| scope(addr) != Scope::Global);
-        let mapped = self.mapped.filter(|mapped| observed.has_ip(mapped.ip()) || is_beside_server)?;
+        let mapped = self.mapped.filter(|mapped| observed.has_ip(mapped.ip()) || observed.is_inside())?;
         Some(Candidate::new(CandidateKind::Mapped, mapped))
     }
 }
